@@ -1,0 +1,120 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Vector code is compiled for AVX2 + FMA on x86-64 (any server since 2013). BIASSWEEP_PORTABLE=1
+// builds for the baseline instruction set instead; other architectures always do.
+#if arch(x86_64)
+  let portable = Context.environment["BIASSWEEP_PORTABLE"] == "1"
+  let vectorSwift: [SwiftSetting] = portable ? [] : [.unsafeFlags(["-Xcc", "-march=x86-64-v3"])]
+  let vectorC: [CSetting] = portable ? [] : [.unsafeFlags(["-march=x86-64-v3"])]
+#else
+  let vectorSwift: [SwiftSetting] = []
+  let vectorC: [CSetting] = []
+#endif
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .treatAllWarnings(as: .error),
+]
+
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let grpcCore = Target.Dependency.product(name: "GRPCCore", package: "grpc-swift-2")
+let grpcTransport = Target.Dependency.product(
+  name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport")
+
+let package = Package(
+  name: "biassweep",
+  platforms: [.macOS(.v15)],
+  products: [
+    .executable(name: "biassweep", targets: ["biassweep"]),
+    .executable(name: "biassweep-bench", targets: ["biassweep-bench"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+    .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
+    .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
+    .package(url: "https://github.com/grpc/grpc-swift-protobuf", from: "2.4.1"),
+    .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+  ],
+  targets: [
+    // The study: what a sweep is, decided by values without clock, I/O or concurrency.
+    .target(
+      name: "SweepCore",
+      dependencies: [crypto, .product(name: "HeapModule", package: "swift-collections")],
+      swiftSettings: strict),
+    .target(
+      name: "SweepLedger",
+      dependencies: ["SweepCore", .product(name: "GRDB", package: "GRDB.swift")],
+      swiftSettings: strict),
+    .target(
+      name: "SweepRPC",
+      dependencies: [
+        "SweepCore", grpcCore, .product(name: "GRPCProtobuf", package: "grpc-swift-protobuf"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+      ],
+      exclude: ["Protos"],
+      swiftSettings: strict),
+    .target(
+      name: "SweepCoordinator",
+      dependencies: ["SweepCore", "SweepLedger", "SweepRPC", logging, grpcCore, grpcTransport, crypto],
+      swiftSettings: strict),
+    .target(
+      name: "SweepWorker",
+      dependencies: ["SweepCore", "SweepRPC", logging, grpcCore, grpcTransport, crypto],
+      swiftSettings: strict),
+
+    // The training core: knows nothing of sweeps.
+    .systemLibrary(
+      name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+    .target(
+      name: "CTransformerKernels",
+      cSettings: vectorC + [
+        .unsafeFlags(["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"])
+      ]),
+    .target(
+      name: "TransformerKernels", dependencies: ["COpenBLAS", "CTransformerKernels"],
+      swiftSettings: strict + vectorSwift),
+    .target(
+      name: "LanguageModel", dependencies: ["TransformerKernels", crypto],
+      swiftSettings: strict + vectorSwift),
+    .target(
+      name: "BiasStudy", dependencies: ["SweepCore", "LanguageModel", crypto],
+      resources: [.embedInCode("Resources")], swiftSettings: strict),
+
+    .target(
+      name: "SweepReport",
+      dependencies: [
+        "SweepCore", "SweepLedger", .product(name: "Mustache", package: "swift-mustache"),
+      ],
+      resources: [.embedInCode("Resources")], swiftSettings: strict),
+    .executableTarget(
+      name: "biassweep",
+      dependencies: [
+        "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", "LanguageModel",
+        "BiasStudy", "SweepReport", arguments, logging, .product(name: "Yams", package: "Yams"),
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+      ],
+      resources: [.embedInCode("Presets")], swiftSettings: strict),
+    .executableTarget(
+      name: "biassweep-bench",
+      dependencies: [
+        "SweepCore", "SweepLedger", "SweepCoordinator", "SweepWorker", "TransformerKernels",
+        "LanguageModel", arguments, logging,
+      ],
+      swiftSettings: strict),
+
+    .target(name: "SweepTestKit", dependencies: ["SweepCore"], swiftSettings: strict),
+    .testTarget(
+      name: "SweepCoreTests", dependencies: ["SweepCore", "SweepTestKit"], swiftSettings: strict),
+  ]
+)

@@ -1,0 +1,105 @@
+import Foundation
+import GRPCCore
+import SweepCore
+import SweepRPC
+
+/// The gRPC side of the coordinator: sessions become calls of `Coordinator`, artifacts files.
+struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
+  let coordinator: Coordinator
+  let artifacts: ArtifactStore
+
+  /// Bytes of one message of a download.
+  static let chunkBytes = 1 << 20
+
+  func session(
+    request: RPCAsyncSequence<WorkerMessage, any Error>,
+    response: RPCWriter<CoordinatorMessage>, context: ServerContext
+  ) async throws {
+    do {
+      try await hold(request: request, response: response)
+    } catch let refusal as SessionRefusal {
+      throw refusal.rpcError
+    }
+  }
+
+  private func hold(
+    request: RPCAsyncSequence<WorkerMessage, any Error>, response: RPCWriter<CoordinatorMessage>
+  ) async throws {
+    var incoming = request.makeAsyncIterator()
+    guard case .hello(let hello)? = try await incoming.next()?.body else {
+      throw SessionRefusal.protocolViolation("a session starts with a hello")
+    }
+    guard hello.version == coordinator.version else {
+      throw SessionRefusal.otherVersion(worker: hello.version, coordinator: coordinator.version)
+    }
+    let digest = try coordinator.spec.digest().description
+    guard hello.specDigest.isEmpty || hello.specDigest == digest else {
+      throw SessionRefusal.otherSweep
+    }
+    guard let worker = hello.workerInfo else {
+      throw SessionRefusal.protocolViolation("a hello with an invalid worker description")
+    }
+    try await response.write(
+      .welcome(spec: coordinator.spec, policy: coordinator.policy))
+
+    let (connection, messages) = await coordinator.open(worker)
+    do {
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        group.addTask {
+          for await message in messages { try await response.write(message) }
+        }
+        while let message = try await incoming.next() {
+          try await coordinator.receive(message, connection: connection)
+        }
+        group.cancelAll()
+      }
+    } catch {
+      await coordinator.close(connection: connection, reason: "\(error)")
+      throw error
+    }
+    await coordinator.close(connection: connection, reason: "the worker ended the session")
+  }
+
+  func upload(
+    request: RPCAsyncSequence<Biassweep_V1_ArtifactChunk, any Error>, context: ServerContext
+  ) async throws -> Biassweep_V1_UploadReply {
+    do {
+      var incoming = request.makeAsyncIterator()
+      guard let first = try await incoming.next(), let digest = ContentDigest(hex: first.digest)
+      else {
+        throw SessionRefusal.protocolViolation("an upload starts with the artifact's SHA-256")
+      }
+      let upload = try artifacts.upload(digest)
+      try upload.append(first.data)
+      while let chunk = try await incoming.next() { try upload.append(chunk.data) }
+      let count = try upload.finish()
+      return .with { $0.bytes = UInt64(count) }
+    } catch let refusal as SessionRefusal {
+      throw refusal.rpcError
+    }
+  }
+
+  func download(
+    request: Biassweep_V1_DownloadRequest, response: RPCWriter<Biassweep_V1_ArtifactChunk>,
+    context: ServerContext
+  ) async throws {
+    do {
+      guard let digest = ContentDigest(hex: request.digest) else {
+        throw SessionRefusal.protocolViolation("a download names an artifact by its SHA-256")
+      }
+      let data = try artifacts.read(digest)
+      var offset = 0
+      repeat {
+        let end = min(offset + Self.chunkBytes, data.count)
+        try await response.write(
+          .with {
+            if offset == 0 { $0.digest = request.digest }
+            $0.data = data.subdata(in: offset..<end)
+          })
+        offset = end
+      } while offset < data.count
+    } catch let refusal as SessionRefusal {
+      throw refusal.rpcError
+    }
+  }
+}

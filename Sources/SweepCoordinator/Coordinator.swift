@@ -1,0 +1,296 @@
+import Foundation
+import Logging
+import SweepCore
+import SweepLedger
+import SweepRPC
+
+/// Runs one sweep: feeds the scheduler with what workers say, remembers what it decides, and only
+/// then answers.
+///
+/// All waiting messages are decided in one batch and recorded in one durable transaction, because
+/// the commit costs the same for one event as for hundreds. If the commit fails, nothing of the
+/// batch is answered and the coordinator ends; the ledger alone says what holds.
+package actor Coordinator {
+  package let spec: SweepSpec
+  package let policy: ExecutionPolicy
+  package let version: String
+  private let ledger: Ledger
+  private let logger: Logger
+  private let now: @Sendable () -> Duration
+  private var scheduler: Scheduler
+  private var sessions: [UInt64: Session] = [:]
+  private var lastConnection: UInt64 = 0
+  private var waiting: [Request] = []
+  private var processing = false
+  private var ended = false
+  private let outcome: AsyncThrowingStream<SweepSummary, any Error>
+  private let outcomeContinuation: AsyncThrowingStream<SweepSummary, any Error>.Continuation
+  /// Runs commits, so that waiting for the disk does not block a thread of the async runtime.
+  private let commits = DispatchQueue(label: "biassweep.ledger")
+
+  /// Messages to one worker that were not sent yet; more than this and its connection is given up.
+  private static let outgoingMax = 100_000
+
+  private struct Session {
+    let worker: WorkerInfo
+    let outgoing: AsyncStream<CoordinatorMessage>.Continuation
+  }
+
+  private struct Request {
+    let command: Scheduler.Command
+    /// Who waits for an acknowledgement: connection and request number.
+    let origin: (connection: UInt64, request: UInt64)?
+  }
+
+  /// Recovers the sweep's state from the ledger.
+  ///
+  /// - Parameters:
+  ///   - keepLeases: whether workers of an earlier coordinator process may still be at work.
+  ///   - now: monotonic time since any fixed point.
+  package init(
+    definition: SweepDefinition, plan: ShardPlan, ledger: Ledger, version: String,
+    keepLeases: Bool, logger: Logger,
+    now: @escaping @Sendable () -> Duration = Coordinator.uptime()
+  ) throws {
+    spec = definition.spec
+    policy = definition.policy
+    self.version = version
+    self.ledger = ledger
+    self.logger = logger
+    self.now = now
+    var scheduler = Scheduler(
+      plan: plan, policy: definition.policy, seed: UInt64(Date().timeIntervalSince1970 * 1e6))
+    let events = try ledger.events()
+    for event in events { scheduler.apply(event, now: now()) }
+    let recovery = scheduler.finishRecovery(keepLeases: keepLeases, now: now())
+    try ledger.append(recovery, now: Date().timeIntervalSince1970)
+    self.scheduler = scheduler
+    (outcome, outcomeContinuation) = AsyncThrowingStream.makeStream()
+    if !events.isEmpty {
+      logger.info(
+        "sweep resumed",
+        metadata: [
+          "sweep.events": "\(events.count)",
+          "sweep.trials.completed": "\(scheduler.summary.trialsCompleted)",
+        ])
+    }
+  }
+
+  /// Time since the first call, by a clock that stands still while the machine sleeps.
+  package static func uptime() -> @Sendable () -> Duration {
+    let start = SuspendingClock.now
+    return { start.duration(to: .now) }
+  }
+
+  /// Where the sweep stands now.
+  package func summary() -> SweepSummary { scheduler.summary }
+
+  /// Returns when nothing more can happen: all trials have results, or what has none is
+  /// quarantined, or the sweep was stopped.
+  ///
+  /// - Throws: `LedgerError` when the ledger cannot be written.
+  package func run() async throws -> SweepSummary {
+    submit(.tick, origin: nil)
+    let ticker = Task { [weak self] in
+      while !Task.isCancelled {
+        try await Task.sleep(for: .milliseconds(100))
+        guard let self else { return }
+        await self.submit(.tick, origin: nil)
+      }
+    }
+    defer { ticker.cancel() }
+    for try await summary in outcome { return summary }
+    return scheduler.summary
+  }
+
+  /// No further shard is leased; `run` returns when the last lease has ended.
+  package func stop(reason: String) {
+    submit(.stop(reason: reason), origin: nil)
+  }
+
+  /// Ends this process's part without ending any lease: `run` returns, workers go on and report to
+  /// the coordinator that is started next.
+  package func suspend() {
+    guard !ended else { return }
+    ended = true
+    for session in sessions.values { session.outgoing.finish() }
+    outcomeContinuation.yield(scheduler.summary)
+    outcomeContinuation.finish()
+  }
+
+  package var isFinished: Bool { scheduler.isFinished }
+
+  // MARK: Sessions
+
+  /// Opens a worker's session.
+  ///
+  /// - Returns: the connection's number and the messages to send to the worker.
+  func open(
+    _ worker: WorkerInfo
+  ) -> (connection: UInt64, messages: AsyncStream<CoordinatorMessage>) {
+    lastConnection += 1
+    let (messages, outgoing) = AsyncStream.makeStream(
+      of: CoordinatorMessage.self, bufferingPolicy: .bufferingOldest(Self.outgoingMax))
+    sessions[lastConnection] = Session(worker: worker, outgoing: outgoing)
+    if ended { outgoing.yield(.goodbye("the sweep is over")) }
+    return (lastConnection, messages)
+  }
+
+  /// Takes one message of an open session.
+  ///
+  /// - Throws: `SessionRefusal` when it breaks the protocol.
+  func receive(_ message: WorkerMessage, connection: UInt64) throws {
+    guard let session = sessions[connection] else {
+      throw SessionRefusal.unavailable("the session is closed")
+    }
+    guard
+      let command = Scheduler.Command(
+        message, worker: session.worker.id, connection: connection, info: session.worker)
+    else {
+      throw SessionRefusal.protocolViolation("a message without or with an invalid body")
+    }
+    submit(command, origin: (connection, message.request))
+  }
+
+  func close(connection: UInt64, reason: String) {
+    guard let session = sessions.removeValue(forKey: connection) else { return }
+    session.outgoing.finish()
+    submit(
+      .disconnect(worker: session.worker.id, connection: connection, reason: reason), origin: nil)
+  }
+
+  // MARK: Batches
+
+  private func submit(
+    _ command: Scheduler.Command, origin: (connection: UInt64, request: UInt64)?
+  ) {
+    guard !ended else { return }
+    waiting.append(Request(command: command, origin: origin))
+    guard !processing else { return }
+    processing = true
+    Task { await process() }
+  }
+
+  private func process() async {
+    while !waiting.isEmpty && !ended {
+      let batch = waiting
+      waiting = []
+      let time = now()
+      var events: [SweepEvent] = []
+      var directives: [Scheduler.Directive] = []
+      var replies: [(connection: UInt64, message: CoordinatorMessage)] = []
+      for request in batch {
+        let step = scheduler.handle(request.command, now: time)
+        events += step.events
+        directives += step.directives
+        if let origin = request.origin, origin.request != 0 {
+          replies.append(
+            (origin.connection, .acknowledgement(of: origin.request, step.reply)))
+        }
+      }
+      do {
+        try await commit(events)
+      } catch {
+        logger.error("the ledger cannot be written", metadata: ["error": "\(error)"])
+        end(throwing: error)
+        return
+      }
+      for event in events { log(event) }
+      for (connection, message) in replies { send(message, connection: connection) }
+      for directive in directives { carryOut(directive) }
+      if scheduler.isFinished {
+        end(throwing: nil)
+        return
+      }
+    }
+    processing = false
+  }
+
+  private func commit(_ events: [SweepEvent]) async throws {
+    guard !events.isEmpty else { return }
+    let ledger = self.ledger
+    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+      commits.async {
+        continuation.resume(
+          with: Result { try ledger.append(events, now: Date().timeIntervalSince1970) })
+      }
+    }
+  }
+
+  private func send(_ message: CoordinatorMessage, connection: UInt64) {
+    guard let session = sessions[connection] else { return }
+    if case .dropped = session.outgoing.yield(message) {
+      // The worker does not read; it will reconnect and be told where it stands.
+      close(connection: connection, reason: "\(Self.outgoingMax) messages wait unread")
+    }
+  }
+
+  private func carryOut(_ directive: Scheduler.Directive) {
+    let (worker, message): (String, CoordinatorMessage) =
+      switch directive {
+      case .assign(let worker, let assignment): (worker, .assignment(assignment))
+      case .revoke(let worker, let token): (worker, .revocation(token))
+      }
+    // The newest connection of the worker is the live one.
+    let live = sessions.filter { $0.value.worker.id == worker }.keys.max()
+    if let live { send(message, connection: live) }
+  }
+
+  private func end(throwing error: (any Error)?) {
+    ended = true
+    for (_, session) in sessions {
+      if error == nil { session.outgoing.yield(.goodbye("the sweep is over")) }
+      session.outgoing.finish()
+    }
+    if let error {
+      outcomeContinuation.finish(throwing: error)
+    } else {
+      outcomeContinuation.yield(scheduler.summary)
+      outcomeContinuation.finish()
+    }
+  }
+
+  /// One line for each event, from the event itself.
+  private func log(_ event: SweepEvent) {
+    switch event {
+    case .inputsFixed(let inputs):
+      logger.info("inputs fixed", metadata: inputs.mapValues { "\($0)" })
+    case .workerJoined(let info):
+      logger.info(
+        "worker joined",
+        metadata: [
+          "worker.id": "\(info.id)", "worker.host": "\(info.host)",
+          "worker.slots": "\(info.slots)",
+        ])
+    case .workerLeft(let worker, let reason):
+      logger.info("worker left", metadata: ["worker.id": "\(worker)", "reason": "\(reason)"])
+    case .shardLeased(let shard, let worker, let token, let attempt):
+      logger.info(
+        "shard leased",
+        metadata: [
+          "shard.id": "\(shard)", "worker.id": "\(worker)", "lease.token": "\(token)",
+          "attempt": "\(attempt)",
+        ])
+    case .trialCompleted(let trial, let token, _, _):
+      logger.info(
+        "trial completed", metadata: ["trial.id": "\(trial)", "lease.token": "\(token)"])
+    case .shardCompleted(let shard, let token, _, _):
+      logger.info(
+        "shard completed", metadata: ["shard.id": "\(shard)", "lease.token": "\(token)"])
+    case .attemptEnded(let shard, let token, let ending, let evidence, let retryAfter):
+      logger.warning(
+        "attempt ended",
+        metadata: [
+          "shard.id": "\(shard)", "lease.token": "\(token)", "ending": "\(ending.rawValue)",
+          "evidence": "\(evidence)", "retry.seconds": "\(retryAfter)",
+        ])
+    case .shardQuarantined(let shard, let reason):
+      logger.error(
+        "shard quarantined", metadata: ["shard.id": "\(shard)", "reason": "\(reason)"])
+    case .sweepResumed:
+      logger.info("sweep resumed, quarantined shards get new attempts")
+    case .sweepStopped(let reason):
+      logger.warning("sweep stopped", metadata: ["reason": "\(reason)"])
+    }
+  }
+}

@@ -1,0 +1,197 @@
+/// Reads one mapping of a spec key by key and remembers every problem instead of stopping at the
+/// first. Keys that nobody asked for are problems too; call `finish()` to have them reported.
+struct SpecDecoder {
+  private let path: String
+  private let position: SpecPosition
+  private let entries: [SpecEntry]
+  private var asked: [String] = []
+  private(set) var problems: [SpecProblem] = []
+
+  /// - Parameter node: nil for a mapping that the document leaves out: every key has its default.
+  init(_ node: SpecNode?, path: String) {
+    self.path = path
+    switch node {
+    case .mapping(let entries, let position):
+      self.entries = entries
+      self.position = position
+      var seen: Set<String> = []
+      for entry in entries where !seen.insert(entry.key).inserted {
+        problems.append(
+          SpecProblem(
+            path: path.isEmpty ? entry.key : "\(path).\(entry.key)", position: entry.keyPosition,
+            message: "the key stands here a second time; remove one of the two"))
+      }
+    case .none:
+      entries = []
+      position = SpecPosition(line: 0, column: 0)
+    case .some(let other):
+      entries = []
+      position = other.position
+      problems.append(
+        SpecProblem(
+          path: path, position: other.position,
+          message: "expected a mapping of keys to values, found \(other.kind)"))
+    }
+  }
+
+  private func childPath(_ key: String) -> String { path.isEmpty ? key : "\(path).\(key)" }
+
+  private mutating func value(_ key: String) -> SpecNode? {
+    asked.append(key)
+    return entries.first { $0.key == key }?.value
+  }
+
+  /// - Parameter node: where the problem stands; nil for the value of `key`.
+  mutating func report(_ key: String, at node: SpecNode? = nil, _ message: String) {
+    let place = node ?? entries.first { $0.key == key }?.value
+    problems.append(
+      SpecProblem(
+        path: childPath(key), position: place?.position ?? position, message: message))
+  }
+
+  /// A section of its own; merge its problems with `absorb` when it is read.
+  mutating func section(_ key: String) -> SpecDecoder {
+    SpecDecoder(value(key), path: childPath(key))
+  }
+
+  mutating func absorb(_ section: SpecDecoder) {
+    var section = section
+    section.finish()
+    problems += section.problems
+  }
+
+  mutating func finish() {
+    for entry in entries where !asked.contains(entry.key) {
+      let near = asked.min {
+        (editDistance($0, entry.key), $0) < (editDistance($1, entry.key), $1)
+      }
+      let hint =
+        if let near, editDistance(near, entry.key) <= 3 { "; did you mean \"\(near)\"?" } else {
+          "; known keys here: \(asked.sorted().joined(separator: ", "))"
+        }
+      problems.append(
+        SpecProblem(
+          path: childPath(entry.key), position: entry.keyPosition, message: "unknown key\(hint)"))
+    }
+  }
+
+  // MARK: Values
+
+  /// Reads one scalar. On a problem the default (or `fallback`) stands in so that reading goes on.
+  private mutating func scalar<Value>(
+    _ key: String, default defaultValue: Value?, fallback: Value, expected: String,
+    parse: (String) -> Value?
+  ) -> Value {
+    guard let node = value(key) else {
+      if defaultValue == nil { report(key, "is missing; expected \(expected)") }
+      return defaultValue ?? fallback
+    }
+    guard case .scalar(let text, _) = node, let parsed = parse(text) else {
+      report(key, at: node, "expected \(expected), found \(node.kind)")
+      return defaultValue ?? fallback
+    }
+    return parsed
+  }
+
+  mutating func string(_ key: String, default defaultValue: String? = nil) -> String {
+    scalar(key, default: defaultValue, fallback: "", expected: "a text that is not empty") {
+      $0.isEmpty ? nil : $0
+    }
+  }
+
+  mutating func integer(
+    _ key: String, in range: ClosedRange<Int>, default defaultValue: Int? = nil
+  ) -> Int {
+    scalar(
+      key, default: defaultValue, fallback: range.lowerBound,
+      expected: "a whole number from \(range.lowerBound) to \(range.upperBound)"
+    ) { Int($0).flatMap { range.contains($0) ? $0 : nil } }
+  }
+
+  mutating func seed(_ key: String, default defaultValue: UInt64) -> UInt64 {
+    scalar(
+      key, default: defaultValue, fallback: 0, expected: "a whole number that is not negative",
+      parse: { UInt64($0) })
+  }
+
+  mutating func number(
+    _ key: String, _ expected: String, default defaultValue: Double? = nil,
+    where accepts: (Double) -> Bool
+  ) -> Double {
+    scalar(key, default: defaultValue, fallback: 0, expected: expected) {
+      Double($0).flatMap { $0.isFinite && accepts($0) ? $0 : nil }
+    }
+  }
+
+  /// A whole number, or `word` for nil.
+  mutating func integer(
+    _ key: String, in range: ClosedRange<Int>, orNilFor word: String, default defaultValue: Int?
+  ) -> Int? {
+    scalar(
+      key, default: .some(defaultValue), fallback: nil,
+      expected: "a whole number from \(range.lowerBound) to \(range.upperBound), or \"\(word)\""
+    ) { text -> Int?? in
+      if text == word { return .some(nil) }
+      return Int(text).flatMap { range.contains($0) ? .some($0) : nil }
+    }
+  }
+
+  mutating func choice<Value: RawRepresentable & CaseIterable>(
+    _ key: String, default defaultValue: Value
+  ) -> Value where Value.RawValue == String {
+    let known = Value.allCases.map(\.rawValue).joined(separator: ", ")
+    return scalar(
+      key, default: defaultValue, fallback: defaultValue, expected: "one of \(known)",
+      parse: { Value(rawValue: $0) })
+  }
+
+  /// An axis or other list: not empty, each element valid, none twice.
+  mutating func list<Value: Hashable>(
+    _ key: String, of expected: String, default defaultValue: [Value]? = nil, limit: Int,
+    parse: (String) -> Value?
+  ) -> [Value] {
+    guard let node = value(key) else {
+      if defaultValue == nil { report(key, "is missing; expected a list of \(expected)") }
+      return defaultValue ?? []
+    }
+    guard case .sequence(let elements, _) = node else {
+      report(key, at: node, "expected a list of \(expected), found \(node.kind)")
+      return defaultValue ?? []
+    }
+    if elements.isEmpty { report(key, at: node, "is empty; expected \(expected)") }
+    if elements.count > limit {
+      report(key, at: node, "has \(elements.count) elements; at most \(limit) are allowed")
+      return []
+    }
+    var values: [Value] = []
+    var seen: Set<Value> = []
+    for (index, element) in elements.enumerated() {
+      guard case .scalar(let text, _) = element, let parsed = parse(text) else {
+        report("\(key)[\(index)]", at: element, "expected \(expected), found \(element.kind)")
+        continue
+      }
+      if seen.insert(parsed).inserted {
+        values.append(parsed)
+      } else {
+        report("\(key)[\(index)]", at: element, "\(element.kind) stands in the list twice")
+      }
+    }
+    return values
+  }
+}
+
+/// Levenshtein distance, for hints about misspelt keys.
+private func editDistance(_ left: String, _ right: String) -> Int {
+  let right = Array(right.utf8)
+  var row = Array(0...right.count)
+  for (i, a) in left.utf8.enumerated() {
+    var diagonal = row[0]
+    row[0] = i + 1
+    for (j, b) in right.enumerated() {
+      let substituted = diagonal + (a == b ? 0 : 1)
+      diagonal = row[j + 1]
+      row[j + 1] = min(substituted, diagonal + 1, row[j] + 1)
+    }
+  }
+  return row[right.count]
+}

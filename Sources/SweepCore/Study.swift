@@ -1,0 +1,75 @@
+/// A group of downstream tasks that one fine-tuned model serves.
+package enum Domain: String, Codable, CaseIterable, Sendable, Comparable {
+  case gender, culture
+
+  package static func < (left: Domain, right: Domain) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// A kind of bias asked of the generator of augmented data: one cell of the cube
+/// contextual/contrastive × single/intersectional × explicit/implicit.
+///
+/// Reference: Li et al., arXiv 2502.04419; which six of the eight cells the study uses is this
+/// project's choice (docs/STUDY.md).
+package enum BiasType: String, Codable, CaseIterable, Sendable, Comparable {
+  case contextualSingleExplicit = "contextual-single-explicit"
+  case contextualSingleImplicit = "contextual-single-implicit"
+  case contextualIntersectionalExplicit = "contextual-intersectional-explicit"
+  case contextualIntersectionalImplicit = "contextual-intersectional-implicit"
+  case contrastiveSingleExplicit = "contrastive-single-explicit"
+  case contrastiveIntersectionalExplicit = "contrastive-intersectional-explicit"
+
+  package static func < (left: BiasType, right: BiasType) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// What is done to augmented data, or to the loss, so that less of their bias is inherited.
+package enum Mitigation: String, Codable, CaseIterable, Sendable, Comparable {
+  /// Nothing.
+  case none
+  /// Augmented items carry a prefix that says they may be biased; the prefix is outside the loss.
+  case token
+  /// Names, pronouns, group and culture words of augmented items become a mask word.
+  case mask
+  /// A term of the loss pulls the mean representations of original and augmented items together.
+  case loss
+
+  package static func < (left: Mitigation, right: Mitigation) -> Bool {
+    left.rawValue < right.rawValue
+  }
+}
+
+/// A task that a fine-tuned model is evaluated on.
+package struct DownstreamTask: Hashable, Sendable {
+  package let id: String
+  package let domain: Domain
+  package let summary: String
+
+  package init(id: String, domain: Domain, summary: String) {
+    self.id = id
+    self.domain = domain
+    self.summary = summary
+  }
+}
+
+/// The downstream tasks that a sweep may name, in the study's order.
+package struct TaskCatalogue: Sendable {
+  package let tasks: [DownstreamTask]
+
+  package init(tasks: [DownstreamTask]) {
+    self.tasks = tasks
+  }
+
+  package subscript(id: String) -> DownstreamTask? { tasks.first { $0.id == id } }
+
+  /// The tasks that this version of BiasSweep implements.
+  package static let builtIn = TaskCatalogue(tasks: [
+    DownstreamTask(
+      id: "occupation", domain: .gender,
+      summary: "name the occupation of a described person (classification, direct)"),
+    DownstreamTask(
+      id: "story", domain: .culture,
+      summary: "write a story about a named person (generation, direct)"),
+    DownstreamTask(
+      id: "group-bias", domain: .culture,
+      summary: "does a comment demean a group (classification, direct)"),
+  ])
+}

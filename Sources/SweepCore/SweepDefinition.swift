@@ -1,0 +1,152 @@
+/// A validated spec document: what the sweep is, how it is carried out, and its tasks.
+package struct SweepDefinition: Sendable {
+  package let spec: SweepSpec
+  package let policy: ExecutionPolicy
+  package let tasks: [DownstreamTask]
+
+  /// Grid points beyond this are a mistake rather than a plan.
+  package static let gridPointsMax = 1_000_000
+
+  /// Items of one set of augmented data; they grow without bound as the ratio nears 1.
+  package static let augmentedItemsMax = 10_000_000
+
+  package var plan: ShardPlan { ShardPlan(spec: spec, tasks: tasks) }
+
+  /// - Throws: `InvalidSpec` with every problem of the document.
+  package init(document: SpecNode, catalogue: TaskCatalogue) throws(InvalidSpec) {
+    var root = SpecDecoder(document, path: "")
+    let axisMax = Self.gridPointsMax
+
+    let name = root.string("name")
+    if !name.allSatisfy({ $0.isLetter || $0.isNumber || "-_.".contains($0) }) {
+      root.report("name", "may hold letters, digits, '-', '_' and '.' only")
+    }
+    let model = root.string("model", default: "SmolLM2-135M-Instruct")
+    let taskIDs = catalogue.tasks.map(\.id)
+    let tasks = root.list(
+      "tasks", of: "tasks (\(taskIDs.joined(separator: ", ")))", limit: axisMax,
+      parse: { catalogue[$0] })
+    let biases: [BiasType] = root.list(
+      "biases", of: "bias types (\(Self.names(BiasType.self)))", limit: axisMax,
+      parse: { BiasType(rawValue: $0) })
+    let ratios = root.list(
+      "ratios", of: "bias ratios in [0, 1)", limit: axisMax,
+      parse: { Double($0).flatMap { $0 >= 0 && $0 < 1 ? $0 + 0 : nil } })
+    let mitigations: [Mitigation] = root.list(
+      "mitigations", of: "mitigations (\(Self.names(Mitigation.self)))",
+      default: [Mitigation.none], limit: axisMax, parse: { Mitigation(rawValue: $0) })
+    let seeds: [UInt64] = root.list(
+      "seeds", of: "whole numbers from 0 to \(Int64.max)", default: [1], limit: axisMax,
+      parse: { Int64($0).flatMap { UInt64(exactly: $0) } })
+
+    var section = root.section("data")
+    let data = SweepSpec.Data(
+      originalItems: section.integer("original_items", in: 1...1_000_000, default: 240),
+      formatItems: section.integer("format_items", in: 0...1_000_000, default: 60),
+      testItems: section.integer("test_items", in: 1...1_000_000, default: 100),
+      selectionSeed: section.seed("selection_seed", default: 1))
+    root.absorb(section)
+
+    section = root.section("augmentation")
+    let augmentation = SweepSpec.Augmentation(
+      generator: section.choice("generator", default: .model),
+      temperature: section.number("temperature", "a number from 0 to 5", default: 0.7) {
+        (0...5).contains($0)
+      },
+      topK: section.integer("top_k", in: 0...1_000_000, default: 40),
+      maximumTokens: section.integer("maximum_tokens", in: 8...2048, default: 60),
+      seed: section.seed("seed", default: 1))
+    root.absorb(section)
+
+    section = root.section("training")
+    let training = SweepSpec.Training(
+      rank: section.integer("rank", in: 1...512, default: 8),
+      alpha: section.number("alpha", "a number above 0", default: 16) { $0 > 0 },
+      targets: section.list(
+        "targets", of: "modules (\(Self.names(SweepSpec.Training.Target.self)))",
+        default: SweepSpec.Training.Target.allCases, limit: 7,
+        parse: { SweepSpec.Training.Target(rawValue: $0) }),
+      topLayers: section.integer("top_layers", in: 1...1000, orNilFor: "all", default: nil),
+      epochs: section.integer("epochs", in: 1...1000, default: 3),
+      batchSize: section.integer("batch_size", in: 1...4096, default: 8),
+      learningRate: section.number("learning_rate", "a number above 0", default: 1e-3) { $0 > 0 },
+      warmupFraction: section.number("warmup_fraction", "a number from 0 to 1", default: 0.1) {
+        (0...1).contains($0)
+      },
+      weightDecay: section.number("weight_decay", "a number from 0", default: 0.0) { $0 >= 0 },
+      gradientClip: section.number("gradient_clip", "a number above 0", default: 1.0) { $0 > 0 })
+    root.absorb(section)
+
+    section = root.section("mitigation")
+    let mitigation = SweepSpec.MitigationSettings(
+      tokenPrefix: section.string(
+        "token_prefix", default: "The following text may contain bias."),
+      maskWord: section.string("mask_word", default: "[MASK]"),
+      lossWeight: section.number("loss_weight", "a number from 0", default: 0.1) { $0 >= 0 })
+    root.absorb(section)
+
+    section = root.section("evaluation")
+    let evaluation = SweepSpec.Evaluation(
+      temperature: section.number("temperature", "a number from 0 to 5", default: 0.7) {
+        (0...5).contains($0)
+      },
+      topK: section.integer("top_k", in: 0...1_000_000, default: 40),
+      maximumTokens: section.integer("maximum_tokens", in: 8...2048, default: 60),
+      samples: section.integer("samples", in: 1...1000, default: 1))
+    root.absorb(section)
+
+    section = root.section("execution")
+    var policy = ExecutionPolicy()
+    func seconds(_ key: String, _ value: inout Double) {
+      value = section.number(key, "a number of seconds from 0.05 to 86400", default: value) {
+        (0.05...86_400).contains($0)
+      }
+    }
+    seconds("lease_seconds", &policy.leaseSeconds)
+    seconds("heartbeat_seconds", &policy.heartbeatSeconds)
+    seconds("disconnect_grace_seconds", &policy.disconnectGraceSeconds)
+    seconds("retry_backoff_seconds", &policy.retryBackoffSeconds)
+    policy.attempts = section.integer("attempts", in: 1...1000, default: policy.attempts)
+    policy.losses = section.integer("losses", in: 1...1000, default: policy.losses)
+    policy.maximumFailures = section.integer(
+      "max_failures", in: 1...1_000_000, orNilFor: "none", default: nil)
+    if policy.heartbeatSeconds * 3 > policy.leaseSeconds {
+      section.report(
+        "heartbeat_seconds", "must be at most a third of lease_seconds (\(policy.leaseSeconds))")
+    }
+    root.absorb(section)
+
+    let points = [tasks.count, biases.count, ratios.count, mitigations.count, seeds.count]
+      .reduce((value: 1, overflow: false)) { product, count in
+        let next = product.value.multipliedReportingOverflow(by: count)
+        return (next.partialValue, product.overflow || next.overflow)
+      }
+    if points.overflow || points.value > Self.gridPointsMax {
+      root.report("", "the grid has more than \(Self.gridPointsMax) points; shorten an axis")
+    }
+    let original = data.originalItems + data.formatItems * tasks.count
+    if let ratio = ratios.max(),
+      ratio / (1 - ratio) * Double(original) > Double(Self.augmentedItemsMax)
+    {
+      root.report(
+        "ratios",
+        "\(ratio) asks for more than \(Self.augmentedItemsMax) augmented items beside "
+          + "\(original) original ones; lower it")
+    }
+    root.finish()
+    guard root.problems.isEmpty else { throw InvalidSpec(problems: root.problems) }
+
+    self.tasks = tasks
+    self.policy = policy
+    self.spec = SweepSpec(
+      name: name, model: model, tasks: tasks.map(\.id), biases: biases, ratios: ratios,
+      mitigations: mitigations, seeds: seeds, data: data, augmentation: augmentation,
+      training: training, mitigation: mitigation, evaluation: evaluation)
+  }
+
+  private static func names<Value: RawRepresentable & CaseIterable>(
+    _ type: Value.Type
+  ) -> String where Value.RawValue == String {
+    Value.allCases.map(\.rawValue).joined(separator: ", ")
+  }
+}

@@ -1,0 +1,145 @@
+/// Everything that determines the results of a sweep.
+///
+/// Two specs with equal digests describe the same experiment. How it is carried out (workers,
+/// leases, retries) is `ExecutionPolicy` and not part of it.
+package struct SweepSpec: Codable, Hashable, Sendable {
+  package var name: String
+  /// A model in the cache directory, or the path of a GGUF file or Hugging Face directory.
+  package var model: String
+  package var tasks: [String]
+  package var biases: [BiasType]
+  /// Bias ratios γ = |D_a| / |D| in [0, 1).
+  package var ratios: [Double]
+  package var mitigations: [Mitigation]
+  package var seeds: [UInt64]
+  package var data: Data
+  package var augmentation: Augmentation
+  package var training: Training
+  package var mitigation: MitigationSettings
+  package var evaluation: Evaluation
+
+  /// Sizes and selection of the original data.
+  package struct Data: Codable, Hashable, Sendable {
+    /// Bias-carrying original items of a domain (part of D_o).
+    package var originalItems: Int
+    /// Format examples of each task of the domain (part of D_o), never biased.
+    package var formatItems: Int
+    /// Test items of each task.
+    package var testItems: Int
+    /// Selects the items; one selection serves all seeds of the sweep.
+    package var selectionSeed: UInt64
+
+    enum CodingKeys: String, CodingKey {
+      case originalItems = "original_items"
+      case formatItems = "format_items"
+      case testItems = "test_items"
+      case selectionSeed = "selection_seed"
+    }
+  }
+
+  /// How D_a is generated.
+  package struct Augmentation: Codable, Hashable, Sendable {
+    package enum Generator: String, Codable, CaseIterable, Sendable {
+      /// The sweep's own model writes D_a.
+      case model = "self"
+    }
+    package var generator: Generator
+    package var temperature: Double
+    package var topK: Int
+    package var maximumTokens: Int
+    package var seed: UInt64
+
+    enum CodingKeys: String, CodingKey {
+      case generator, temperature
+      case topK = "top_k"
+      case maximumTokens = "maximum_tokens"
+      case seed
+    }
+  }
+
+  /// Fine-tuning hyperparameters.
+  package struct Training: Codable, Hashable, Sendable {
+    package enum Target: String, Codable, CaseIterable, Sendable {
+      case q, k, v, o, gate, up, down
+    }
+    package var rank: Int
+    package var alpha: Double
+    package var targets: [Target]
+    /// LoRA acts on this many uppermost layers; nil means all.
+    package var topLayers: Int?
+    package var epochs: Int
+    package var batchSize: Int
+    package var learningRate: Double
+    package var warmupFraction: Double
+    package var weightDecay: Double
+    package var gradientClip: Double
+
+    enum CodingKeys: String, CodingKey {
+      case rank, alpha, targets
+      case topLayers = "top_layers"
+      case epochs
+      case batchSize = "batch_size"
+      case learningRate = "learning_rate"
+      case warmupFraction = "warmup_fraction"
+      case weightDecay = "weight_decay"
+      case gradientClip = "gradient_clip"
+    }
+  }
+
+  package struct MitigationSettings: Codable, Hashable, Sendable {
+    /// Prefix of augmented items under `token`.
+    package var tokenPrefix: String
+    /// Word that replaces identity words under `mask`.
+    package var maskWord: String
+    /// λ of the alignment term under `loss`.
+    package var lossWeight: Double
+
+    enum CodingKeys: String, CodingKey {
+      case tokenPrefix = "token_prefix"
+      case maskWord = "mask_word"
+      case lossWeight = "loss_weight"
+    }
+  }
+
+  /// How generation tasks are sampled.
+  package struct Evaluation: Codable, Hashable, Sendable {
+    package var temperature: Double
+    package var topK: Int
+    package var maximumTokens: Int
+    package var samples: Int
+
+    enum CodingKeys: String, CodingKey {
+      case temperature
+      case topK = "top_k"
+      case maximumTokens = "maximum_tokens"
+      case samples
+    }
+  }
+}
+
+/// How a sweep is carried out. Does not influence results.
+package struct ExecutionPolicy: Codable, Hashable, Sendable {
+  /// A worker that is silent for this long loses its leases.
+  package var leaseSeconds: Double = 15
+  package var heartbeatSeconds: Double = 1
+  /// A worker whose connection broke has this long to come back before its leases end.
+  package var disconnectGraceSeconds: Double = 1
+  /// Attempts of a shard that end in an error before the shard is quarantined.
+  package var attempts: Int = 3
+  /// Attempts of a shard that end with the loss of the worker before it is quarantined.
+  package var losses: Int = 10
+  package var retryBackoffSeconds: Double = 1
+  /// The sweep stops once this many shards are quarantined; nil means never.
+  package var maximumFailures: Int?
+
+  package init() {}
+
+  enum CodingKeys: String, CodingKey {
+    case leaseSeconds = "lease_seconds"
+    case heartbeatSeconds = "heartbeat_seconds"
+    case disconnectGraceSeconds = "disconnect_grace_seconds"
+    case attempts, losses
+    case retryBackoffSeconds = "retry_backoff_seconds"
+    case maximumFailures = "max_failures"
+  }
+}

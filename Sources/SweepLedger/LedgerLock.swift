@@ -1,0 +1,38 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Darwin
+#endif
+
+/// The right to be the one coordinator of a ledger: an advisory lock on a file beside it. The
+/// kernel drops it with the process, so a crash never leaves a stale one.
+package final class LedgerLock: Sendable {
+  private let descriptor: Int32
+
+  /// - Throws: `LedgerError.inUse` when another process holds the lock.
+  package init(ledger path: String) throws {
+    descriptor = open("\(path)-lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+    guard descriptor >= 0 else {
+      throw errno == ENOSPC
+        ? LedgerError.diskFull(path: path)
+        : LedgerError.failed(
+          path: path, detail: "cannot create \(path)-lock: \(String(cString: strerror(errno)))")
+    }
+    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+      close(descriptor)
+      throw LedgerError.inUse(path: path)
+    }
+  }
+
+  deinit { close(descriptor) }
+
+  /// Whether a coordinator works on the ledger now.
+  package static func isHeld(ledger path: String) -> Bool {
+    let descriptor = open("\(path)-lock", O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return false }
+    defer { close(descriptor) }
+    return flock(descriptor, LOCK_SH | LOCK_NB) != 0
+  }
+}

@@ -1,0 +1,181 @@
+import GRDB
+
+/// The ledger's tables, documented for readers in docs/LEDGER.md. Constraints repeat the system's
+/// invariants, so that even a wrong program could not record a trial twice.
+enum LedgerSchema {
+  /// Identifies a ledger among SQLite files ("BSwp").
+  static let applicationID: Int32 = 0x4253_7770
+
+  static var migrator: DatabaseMigrator {
+    var migrator = DatabaseMigrator()
+    migrator.registerMigration("1") { database in
+      try database.execute(sql: version1)
+    }
+    return migrator
+  }
+
+  private static let version1 = """
+    PRAGMA application_id = \(applicationID);
+
+    CREATE TABLE sweep (
+      id INTEGER PRIMARY KEY CHECK (id = 1),
+      name TEXT NOT NULL,
+      spec_digest TEXT NOT NULL CHECK (length(spec_digest) = 64),
+      spec TEXT NOT NULL CHECK (json_valid(spec)),
+      program_version TEXT NOT NULL,
+      created_at REAL NOT NULL
+    ) STRICT;
+
+    CREATE TABLE input (
+      name TEXT PRIMARY KEY,
+      digest TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE worker (
+      id TEXT PRIMARY KEY,
+      host TEXT NOT NULL,
+      process_id INTEGER NOT NULL,
+      slots INTEGER NOT NULL CHECK (slots > 0),
+      threads INTEGER NOT NULL CHECK (threads > 0),
+      joined_at REAL NOT NULL,
+      left_at REAL,
+      left_reason TEXT
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE shard (
+      id TEXT PRIMARY KEY,
+      ordinal INTEGER NOT NULL UNIQUE,
+      kind TEXT NOT NULL CHECK (kind IN ('augmentation', 'fine_tune')),
+      domain TEXT NOT NULL,
+      bias TEXT,
+      ratio REAL CHECK (ratio >= 0 AND ratio < 1),
+      mitigation TEXT,
+      seed INTEGER,
+      dependency TEXT REFERENCES shard (id),
+      cost REAL NOT NULL CHECK (cost >= 0),
+      state TEXT NOT NULL DEFAULT 'queued'
+        CHECK (state IN ('queued', 'leased', 'completed', 'quarantined')),
+      completed_by INTEGER REFERENCES attempt (token),
+      artifact TEXT CHECK (length(artifact) = 64),
+      reason TEXT,
+      CHECK ((state = 'completed') = (completed_by IS NOT NULL)),
+      CHECK ((state = 'quarantined') = (reason IS NOT NULL))
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX shard_dependency ON shard (dependency);
+
+    CREATE TRIGGER shard_completion_is_final BEFORE UPDATE OF state ON shard
+      WHEN OLD.state = 'completed'
+      BEGIN SELECT RAISE(ABORT, 'a completed shard does not change'); END;
+
+    CREATE TABLE attempt (
+      token INTEGER PRIMARY KEY,
+      shard TEXT NOT NULL REFERENCES shard (id),
+      worker TEXT NOT NULL REFERENCES worker (id),
+      number INTEGER NOT NULL CHECK (number > 0),
+      started_at REAL NOT NULL,
+      ended_at REAL,
+      ending TEXT CHECK (ending IN ('completed', 'failed', 'lost', 'expired', 'released')),
+      evidence TEXT,
+      CHECK ((ended_at IS NULL) = (ending IS NULL)),
+      UNIQUE (shard, number)
+    ) STRICT;
+    -- A shard has at most one lease at a time.
+    CREATE UNIQUE INDEX attempt_live ON attempt (shard) WHERE ended_at IS NULL;
+
+    CREATE TABLE trial (
+      id TEXT PRIMARY KEY,
+      ordinal INTEGER NOT NULL UNIQUE,
+      shard TEXT NOT NULL REFERENCES shard (id),
+      task TEXT NOT NULL,
+      bias TEXT,
+      ratio REAL NOT NULL CHECK (ratio >= 0 AND ratio < 1),
+      mitigation TEXT NOT NULL,
+      seed INTEGER NOT NULL,
+      completed_by INTEGER REFERENCES attempt (token),
+      completed_at REAL,
+      CHECK ((completed_by IS NULL) = (completed_at IS NULL)),
+      CHECK ((bias IS NULL) = (ratio = 0))
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX trial_shard ON trial (shard);
+
+    CREATE TRIGGER trial_result_is_final BEFORE UPDATE OF completed_by ON trial
+      WHEN OLD.completed_by IS NOT NULL
+      BEGIN SELECT RAISE(ABORT, 'a completed trial does not change'); END;
+
+    CREATE TABLE grid_point (
+      ordinal INTEGER PRIMARY KEY,
+      task TEXT NOT NULL,
+      bias TEXT NOT NULL,
+      ratio REAL NOT NULL,
+      mitigation TEXT NOT NULL,
+      seed INTEGER NOT NULL,
+      trial TEXT NOT NULL REFERENCES trial (id),
+      UNIQUE (task, bias, ratio, mitigation, seed)
+    ) STRICT;
+
+    CREATE TABLE metric (
+      trial TEXT NOT NULL REFERENCES trial (id),
+      name TEXT NOT NULL,
+      value REAL NOT NULL,
+      PRIMARY KEY (trial, name)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE note (
+      trial TEXT NOT NULL REFERENCES trial (id),
+      metric TEXT NOT NULL,
+      reason TEXT NOT NULL,
+      PRIMARY KEY (trial, metric)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE fact (
+      shard TEXT NOT NULL REFERENCES shard (id),
+      name TEXT NOT NULL,
+      value REAL NOT NULL,
+      PRIMARY KEY (shard, name)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE event (
+      sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+      at REAL NOT NULL,
+      kind TEXT NOT NULL,
+      payload TEXT NOT NULL CHECK (json_valid(payload))
+    ) STRICT;
+
+    CREATE VIEW trial_result AS
+      SELECT trial.id AS trial_id, task, coalesce(bias, 'original') AS bias, ratio, mitigation,
+        seed, metric.name AS metric, metric.value AS value
+      FROM trial JOIN metric ON metric.trial = trial.id
+      ORDER BY trial.ordinal, metric.name;
+
+    CREATE VIEW grid_result AS
+      SELECT grid_point.task, grid_point.bias, grid_point.ratio, grid_point.mitigation,
+        grid_point.seed, grid_point.trial AS trial_id, metric.name AS metric,
+        metric.value AS value
+      FROM grid_point JOIN metric ON metric.trial = grid_point.trial
+      ORDER BY grid_point.ordinal, metric.name;
+
+    CREATE VIEW shard_status AS
+      SELECT shard.id AS shard_id, shard.kind, shard.domain, shard.bias, shard.ratio,
+        shard.mitigation, shard.seed,
+        CASE WHEN shard.state = 'queued' AND needed.state <> 'completed' THEN 'blocked'
+          ELSE shard.state END AS state,
+        (SELECT count(*) FROM attempt WHERE attempt.shard = shard.id) AS attempts,
+        (SELECT worker FROM attempt WHERE attempt.shard = shard.id
+          ORDER BY token DESC LIMIT 1) AS worker,
+        (SELECT count(*) FROM trial WHERE trial.shard = shard.id) AS trials,
+        (SELECT count(*) FROM trial WHERE trial.shard = shard.id
+          AND completed_by IS NOT NULL) AS trials_completed,
+        shard.artifact, shard.reason
+      FROM shard LEFT JOIN shard AS needed ON needed.id = shard.dependency
+      ORDER BY shard.ordinal;
+
+    CREATE VIEW attempt_log AS
+      SELECT attempt.token, attempt.shard AS shard_id, attempt.number AS attempt,
+        attempt.worker AS worker_id, worker.host, worker.process_id,
+        datetime(attempt.started_at, 'unixepoch') AS started,
+        attempt.ended_at - attempt.started_at AS seconds,
+        coalesce(attempt.ending, 'running') AS ending, attempt.evidence
+      FROM attempt JOIN worker ON worker.id = attempt.worker
+      ORDER BY attempt.token;
+    """
+}

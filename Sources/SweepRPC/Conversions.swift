@@ -1,0 +1,124 @@
+import SweepCore
+
+/// Short names of the generated types.
+package typealias WorkerMessage = Biassweep_V1_WorkerMessage
+package typealias CoordinatorMessage = Biassweep_V1_CoordinatorMessage
+
+extension Biassweep_V1_Hello {
+  package init(worker: WorkerInfo, version: String, specDigest: ContentDigest?) {
+    self.init()
+    self.version = version
+    self.worker = worker.id
+    host = worker.host
+    processID = Int64(worker.processID)
+    slots = UInt32(clamping: worker.slots)
+    threads = UInt32(clamping: worker.threads)
+    self.specDigest = specDigest?.description ?? ""
+  }
+
+  /// - Returns: nil unless every field is within its limits.
+  package var workerInfo: WorkerInfo? {
+    guard (1...128).contains(worker.utf8.count), host.utf8.count <= 255,
+      (1...1024).contains(slots), (1...4096).contains(threads)
+    else { return nil }
+    return WorkerInfo(
+      id: worker, host: host, processID: Int(processID), slots: Int(slots), threads: Int(threads))
+  }
+}
+
+extension Scheduler.Command {
+  /// The command that a worker's message stands for; nil for messages of the session itself and for
+  /// those that break a limit.
+  package init?(_ message: WorkerMessage, worker: String, connection: UInt64, info: WorkerInfo) {
+    switch message.body {
+    case .ready(let ready):
+      self = .connect(
+        info, connection: connection, holding: ready.holding.map { LeaseToken($0) },
+        inputs: ready.inputs)
+    case .workRequest(let request):
+      self = .requestWork(worker: worker, slots: Int(request.slots))
+    case .heartbeat(let heartbeat):
+      self = .heartbeat(
+        worker: worker,
+        leases: heartbeat.leases.map {
+          Scheduler.LeaseProgress(
+            token: LeaseToken($0.token), fraction: $0.fraction.isFinite ? $0.fraction : 0,
+            tokensPerSecond: $0.tokensPerSecond.isFinite ? $0.tokensPerSecond : 0)
+        })
+    case .trial(let report):
+      self = .completeTrial(
+        worker: worker, token: LeaseToken(report.token), trial: TrialID(report.trial),
+        metrics: report.metrics, notes: report.notes)
+    case .shard(let report):
+      guard let artifact = Self.artifact(report.artifact) else { return nil }
+      self = .completeShard(
+        worker: worker, token: LeaseToken(report.token), artifact: artifact, facts: report.facts)
+    case .failure(let report):
+      self = .failShard(
+        worker: worker, token: LeaseToken(report.token),
+        evidence: String(report.evidence.prefix(Self.evidenceCharactersMax)))
+    case .release(let release):
+      self = .releaseShard(worker: worker, token: LeaseToken(release.token))
+    case .hello, nil:
+      return nil
+    }
+  }
+
+  private static let evidenceCharactersMax = 4000
+
+  /// - Returns: nil for text that is no digest; a nil digest for no text.
+  private static func artifact(_ text: String) -> ContentDigest?? {
+    if text.isEmpty { return .some(nil) }
+    return ContentDigest(hex: text).map { .some($0) } ?? .none
+  }
+}
+
+extension CoordinatorMessage {
+  package static func welcome(
+    spec: SweepSpec, policy: ExecutionPolicy
+  ) throws -> CoordinatorMessage {
+    var welcome = Biassweep_V1_Welcome()
+    welcome.spec = try spec.canonicalJSON()
+    welcome.specDigest = try spec.digest().description
+    welcome.heartbeatSeconds = policy.heartbeatSeconds
+    welcome.leaseSeconds = policy.leaseSeconds
+    return CoordinatorMessage.with { $0.welcome = welcome }
+  }
+
+  package static func assignment(_ assignment: Scheduler.Assignment) -> CoordinatorMessage {
+    CoordinatorMessage.with { message in
+      message.assignment = Biassweep_V1_Assignment.with {
+        $0.shard = assignment.shard.id.description
+        $0.token = assignment.token.value
+        $0.attempt = UInt32(clamping: assignment.attempt)
+        $0.trials = assignment.remainingTrials.map(\.id.description)
+        $0.input = assignment.input?.description ?? ""
+      }
+    }
+  }
+
+  package static func acknowledgement(
+    of request: UInt64, _ reply: Scheduler.Reply
+  ) -> CoordinatorMessage {
+    CoordinatorMessage.with { message in
+      message.acknowledgement = Biassweep_V1_Acknowledgement.with {
+        $0.request = request
+        switch reply {
+        case .accepted: $0.outcome = .accepted
+        case .stale: $0.outcome = .stale
+        case .refused(let reason):
+          $0.outcome = .refused
+          $0.message = reason
+        }
+      }
+    }
+  }
+
+  package static func revocation(_ token: LeaseToken) -> CoordinatorMessage {
+    CoordinatorMessage.with { $0.revocation = .with { $0.token = token.value } }
+  }
+
+  package static func goodbye(_ reason: String) -> CoordinatorMessage {
+    CoordinatorMessage.with { $0.goodbye = .with { $0.reason = reason } }
+  }
+}

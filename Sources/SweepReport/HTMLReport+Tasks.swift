@@ -1,0 +1,144 @@
+import SweepCore
+
+/// One task of the report: its metrics, the leading ones with plots.
+struct TaskSection {
+  let anchor: String
+  let name: String
+  let summary: String?
+  let isEmpty: Bool
+  let headlines: [MetricSection]
+  let others: [MetricSection]
+  let hasOthers: Bool
+  let query: String
+
+  init(_ task: String, index: Int, of results: ResultTables) {
+    let anchor = "task-\(index + 1)"
+    self.anchor = anchor
+    name = task
+    summary = TaskCatalogue.builtIn[task]?.summary
+    query = ResultQuery.tables(task: task)
+    let metrics = results.metrics(task: task)
+    isEmpty = metrics.isEmpty
+    let sections = metrics.enumerated().map { number, entry in
+      MetricSection(
+        entry.metric, tables: entry.tables, of: results, anchor: "\(anchor)-m\(number + 1)")
+    }
+    headlines = sections.filter(\.isHeadline)
+    others = sections.filter { !$0.isHeadline }
+    hasOthers = !others.isEmpty
+  }
+}
+
+/// One metric of a task: a panel per bias type and a table.
+struct MetricSection {
+  let label: String
+  let name: String
+  let meaning: String
+  let isHeadline: Bool
+  let panels: [Panel]
+  let ratios: [String]
+  let groups: [Group]
+  let hasWhiskers: Bool
+
+  struct Panel {
+    let svg: String
+  }
+
+  /// The rows of one bias type.
+  struct Group {
+    let bias: String
+    let rows: [Row]
+  }
+
+  struct Row {
+    /// The bias type and the number of its rows, in the first of them.
+    let head: Head?
+    let mitigation: String
+    let cells: [CellText]
+  }
+
+  struct Head {
+    let bias: String
+    let span: Int
+  }
+
+  struct CellText {
+    let mean: String
+    let change: String?
+    let seeds: String?
+  }
+
+  init(
+    _ metric: MetricDescription, tables: [ResultTables.Table], of results: ResultTables,
+    anchor: String
+  ) {
+    label = metric.label
+    name = metric.name
+    meaning = metric.meaning.rawValue
+    isHeadline = tables.first?.isHeadline ?? false
+    ratios = results.ratios.map(NumberText.plain)
+    groups = tables.map { table in
+      Group(
+        bias: table.bias,
+        rows: zip(results.mitigations, table.cells).enumerated().map { index, row in
+          Row(
+            head: index == 0 ? Head(bias: table.bias, span: results.mitigations.count) : nil,
+            mitigation: row.0, cells: row.1.map { CellText($0, of: results) })
+        })
+    }
+    let all = tables.flatMap { $0.cells.joined() }.compactMap(\.self)
+    hasWhiskers = all.contains { $0.maximum > $0.minimum }
+    guard isHeadline else {
+      panels = []
+      return
+    }
+    // One scale for all panels of a metric, so that they compare.
+    let scale = LinearScale(covering: all.flatMap { [$0.minimum, $0.mean, $0.maximum] })
+    panels = tables.enumerated().map { index, table in
+      let plot = LinePlot(table, of: results, yScale: scale)
+      return Panel(svg: plot.svg(id: "\(anchor)-p\(index + 1)"))
+    }
+  }
+}
+
+extension MetricSection.CellText {
+  init(_ cell: ResultTables.Cell?, of results: ResultTables) {
+    mean = cell.map { NumberText.fixed($0.mean) } ?? NumberText.missing
+    change = cell?.change.map { NumberText.signed($0) }
+    seeds = cell.flatMap { $0.seeds < results.seedCount ? "n = \($0.seeds)" : nil }
+  }
+}
+
+extension LinePlot {
+  /// The plot of one table: ratios along x, a series per mitigation, and ratio 0, where all
+  /// mitigations are the same trial, as the shared point.
+  init(_ table: ResultTables.Table, of results: ResultTables, yScale: LinearScale) {
+    title = table.bias
+    xLabel = "bias ratio γ (%)"
+    yLabel = table.metric.label + (table.metric.unit.isEmpty ? "" : " (\(table.metric.unit))")
+    positions = results.ratios
+    positionLabels = results.ratios.map { NumberText.plain(($0 * 1e6).rounded() / 1e4) }
+    series = zip(results.mitigations, table.cells).map { mitigation, cells in
+      Series(name: mitigation, points: cells.map { $0.map(Point.init) })
+    }
+    shared =
+      results.ratios.first == 0
+      ? table.cells.lazy.compactMap { $0.first ?? nil }.first.map(Point.init) : nil
+    self.yScale = yScale
+    let readings = zip(results.mitigations, table.cells).map { mitigation, cells in
+      let values = zip(results.ratios, cells).map { ratio, cell in
+        "\(cell.map { NumberText.fixed($0.mean) } ?? "no result") at \(NumberText.plain(ratio))"
+      }
+      return "\(mitigation): \(values.joined(separator: ", "))"
+    }
+    description =
+      "Task \(table.task): \(table.metric.label) against the bias ratio, one line per mitigation. "
+      + readings.joined(separator: "; ") + "."
+  }
+}
+
+extension LinePlot.Point {
+  init(_ cell: ResultTables.Cell) {
+    self.init(value: cell.mean, low: cell.minimum, high: cell.maximum)
+  }
+}

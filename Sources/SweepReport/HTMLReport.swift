@@ -1,0 +1,278 @@
+import Foundation
+import Mustache
+import SweepCore
+import SweepLedger
+
+/// A sweep as one HTML file that needs nothing else: style and plots are inline, there are no
+/// scripts, and nothing is loaded from anywhere. The same ledger gives the same bytes.
+package enum HTMLReport {
+  /// - Throws: `ReportError.template` when a resource of the program is damaged.
+  package static func render(_ data: ReportData) throws -> String {
+    let style = String(decoding: PackageResources.report_css, as: UTF8.self)
+    let library = MustacheLibrary(templates: [
+      "metric": try template(PackageResources.metric_mustache),
+      "facts": try template(PackageResources.facts_mustache),
+    ])
+    return try template(PackageResources.report_mustache)
+      .render(ReportPage(data, style: style), library: library)
+  }
+
+  private static func template(_ bytes: [UInt8]) throws -> MustacheTemplate {
+    do {
+      return try MustacheTemplate(string: String(decoding: bytes, as: UTF8.self))
+    } catch {
+      throw ReportError.template(detail: "\(error)")
+    }
+  }
+}
+
+/// Why a report could not be written.
+package enum ReportError: Error, Sendable, CustomStringConvertible {
+  case template(detail: String)
+
+  package var description: String {
+    switch self {
+    case .template(let detail):
+      "The report's template cannot be read: \(detail). This is a defect of BiasSweep; please "
+        + "report it."
+    }
+  }
+}
+
+/// What report.mustache shows, under the names that it uses. The template escapes text; only `style`
+/// and the fields named `svg` are markup.
+private struct ReportPage {
+  let style: String
+  let name: String
+  let status: String
+  let isPartial: Bool
+  let overview: [NamedText]
+  let settings: [NamedText]
+  let specification: String
+  let legend: String
+  let key: [LegendEntry]
+  let mitigations: [NamedText]
+  let tasks: [TaskSection]
+  let doses: [FactTable]
+  let training: [FactTable]
+  let omissions: [OmissionRow]
+  let failures: [FailureSection]
+  let dosesQuery = ResultQuery.doses
+  let trainingQuery = ResultQuery.training
+  let countsQuery = ResultQuery.counts
+  let omittedQuery = ResultQuery.omitted
+  let failuresQuery = ResultQuery.failures
+  let inputsQuery = ResultQuery.inputs
+  // Sections of the template that appear at most once, however long their lists.
+  let hasDoses: Bool
+  let hasTraining: Bool
+  let hasOmissions: Bool
+  let hasFailures: Bool
+
+  struct NamedText {
+    let name: String
+    let text: String
+  }
+
+  struct LegendEntry {
+    let svg: String
+    let text: String
+  }
+
+  struct OmissionRow {
+    let metric: String
+    let reason: String
+    let count: Int
+    let example: String
+  }
+
+  struct FailureSection {
+    let shard: String
+    let reason: String
+    let attempts: [String]
+  }
+
+  struct FactTable {
+    let caption: String
+    let corner: String
+    let columns: [String]
+    let rows: [Row]
+
+    struct Row {
+      let name: String
+      let cells: [String]
+    }
+  }
+
+  init(_ data: ReportData, style: String) {
+    let (sweep, status, tables) = (data.sweep, data.status, data.tables)
+    self.style = style
+    name = sweep.name
+    isPartial = status.completed < status.trials
+    self.status =
+      if status.completed == status.trials {
+        "All \(status.trials) distinct trials are completed."
+      } else {
+        "\(status.completed) of \(status.trials) distinct trials are completed"
+          + (status.failed > 0 ? ", \(status.failed) failed" : "")
+          + "; where a number is missing, \(NumberText.missing) stands for it."
+      }
+    overview = Self.overview(data)
+    settings = Self.settings(sweep.spec)
+    specification = Self.prettySpec(sweep.spec)
+    legend = tables.legend
+    key =
+      (tables.ratios.first == 0
+      ? [
+        LegendEntry(
+          svg: SeriesStyle.sharedSample,
+          text: "original data only (γ = 0), the same model for all mitigations")
+      ] : [])
+      + tables.mitigations.enumerated().map {
+        LegendEntry(svg: SeriesStyle($0.offset).sample, text: $0.element)
+      }
+    mitigations = sweep.spec.mitigations.map {
+      NamedText(name: $0.rawValue, text: $0.explanation(sweep.spec.mitigation))
+    }
+    tasks = tables.tasks.enumerated().map { index, task in
+      TaskSection(task, index: index, of: tables)
+    }
+    doses = Self.doseTables(data.facts.filter { $0.kind == "augmentation" })
+    training = Self.trainingTables(data.facts.filter { $0.kind == "fine_tune" })
+    omissions = data.omissions.map {
+      OmissionRow(
+        metric: $0.metric, reason: $0.reason, count: $0.trials.count,
+        example: $0.trials.first ?? "")
+    }
+    failures = data.failures.map {
+      FailureSection(shard: $0.shard, reason: $0.reason, attempts: $0.attempts)
+    }
+    hasDoses = !doses.isEmpty
+    hasTraining = !training.isEmpty
+    hasOmissions = !omissions.isEmpty
+    hasFailures = !failures.isEmpty
+  }
+
+  private static func overview(_ data: ReportData) -> [NamedText] {
+    let (sweep, status) = (data.sweep, data.status)
+    let started = Date(timeIntervalSince1970: sweep.createdAt).formatted(.iso8601)
+    return [
+      NamedText(name: "Started", text: started),
+      NamedText(name: "BiasSweep", text: sweep.programVersion),
+      NamedText(
+        name: "Trials",
+        text: "\(status.declared) declared, \(status.trials) distinct, "
+          + "\(status.completed) completed, \(status.failed) failed"),
+      NamedText(
+        name: "Shards",
+        text: "\(status.shards) in all, \(status.shardsCompleted) completed "
+          + "(\(status.fineTunesRun) fine-tunes), \(status.shardsQuarantined) quarantined; "
+          + "\(status.attempts) attempts"),
+      NamedText(name: "Spec SHA-256", text: sweep.specDigest),
+      NamedText(name: "Results SHA-256", text: data.resultDigest.description),
+    ]
+      + sweep.inputs.sorted { $0.key < $1.key }.map {
+        NamedText(name: "Input \($0.key)", text: $0.value)
+      }
+  }
+
+  private static func settings(_ spec: SweepSpec) -> [NamedText] {
+    func list(_ items: some Sequence<String>) -> String { items.joined(separator: ", ") }
+    let (data, training, generator) = (spec.data, spec.training, spec.augmentation)
+    let layers = training.topLayers.map { "the top \($0) layers" } ?? "all layers"
+    return [
+      NamedText(name: "Model", text: spec.model),
+      NamedText(name: "Tasks", text: list(spec.tasks)),
+      NamedText(name: "Bias types", text: list(spec.biases.map(\.rawValue))),
+      NamedText(name: "Bias ratios γ", text: list(spec.ratios.map(NumberText.plain))),
+      NamedText(name: "Mitigations", text: list(spec.mitigations.map(\.rawValue))),
+      NamedText(name: "Seeds", text: list(spec.seeds.map { "\($0)" })),
+      NamedText(
+        name: "Data",
+        text: "\(data.originalItems) bias-carrying original items a domain, "
+          + "\(data.formatItems) format examples and \(data.testItems) test items a task"),
+      NamedText(
+        name: "Augmented data",
+        text: "generator “\(generator.generator.rawValue)”, temperature "
+          + "\(NumberText.plain(generator.temperature)), top-k \(generator.topK), "
+          + "at most \(generator.maximumTokens) tokens"),
+      NamedText(
+        name: "Fine-tuning",
+        text: "LoRA, rank \(training.rank), α \(NumberText.plain(training.alpha)), on "
+          + list(training.targets.map(\.rawValue)) + " of \(layers); \(training.epochs) epochs, "
+          + "batch \(training.batchSize), learning rate \(NumberText.plain(training.learningRate)), "
+          + "warm-up \(NumberText.plain(training.warmupFraction)), weight decay "
+          + "\(NumberText.plain(training.weightDecay)), gradient clipping "
+          + "\(NumberText.plain(training.gradientClip))"),
+    ]
+  }
+
+  /// The whole spec, indented. A spec that came out of the ledger can be encoded again.
+  private static func prettySpec(_ spec: SweepSpec) -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    guard let json = try? encoder.encode(spec) else { return "" }
+    return String(decoding: json, as: UTF8.self)
+  }
+
+  /// One table per domain: a row per fact, a column per bias type.
+  private static func doseTables(_ facts: [ShardFact]) -> [FactTable] {
+    facts.map(\.domain).unique.map { domain in
+      let ofDomain = facts.filter { $0.domain == domain }
+      let biases = ofDomain.compactMap(\.bias).unique
+      let names = ofDomain.map(\.name).unique.sorted()
+      return FactTable(
+        caption: "Augmented data of the \(domain) domain", corner: "fact", columns: biases,
+        rows: names.map { name in
+          FactTable.Row(
+            name: name,
+            cells: biases.map { bias in
+              ofDomain.first { $0.name == name && $0.bias == bias }
+                .map { NumberText.compact($0.value) } ?? NumberText.missing
+            })
+        })
+    }
+  }
+
+  /// One table: a row per fine-tune, a column per fact.
+  private static func trainingTables(_ facts: [ShardFact]) -> [FactTable] {
+    guard !facts.isEmpty else { return [] }
+    let names = facts.map(\.name).unique.sorted()
+    let byShard = Dictionary(grouping: facts, by: \.shard)
+    return [
+      FactTable(
+        caption: "Completed fine-tunes", corner: "fine-tune", columns: names,
+        rows: facts.map(\.shard).unique.map { shard in
+          FactTable.Row(
+            name: shard,
+            cells: names.map { name in
+              byShard[shard]?.first { $0.name == name }
+                .map { NumberText.compact($0.value) } ?? NumberText.missing
+            })
+        })
+    ]
+  }
+}
+
+extension Sequence where Element: Hashable {
+  /// The elements without repetitions, each where it stands first.
+  fileprivate var unique: [Element] {
+    var seen: Set<Element> = []
+    return filter { seen.insert($0).inserted }
+  }
+}
+
+extension Mitigation {
+  /// What the mitigation does, with the sweep's settings.
+  fileprivate func explanation(_ settings: SweepSpec.MitigationSettings) -> String {
+    switch self {
+    case .none: "augmented items are used as they are"
+    case .token: "augmented items begin with “\(settings.tokenPrefix)”, outside the loss"
+    case .mask:
+      "names, pronouns, group and culture words of augmented items become \(settings.maskWord)"
+    case .loss:
+      "an alignment term between original and augmented items, weight "
+        + NumberText.plain(settings.lossWeight) + ", is added to the loss"
+    }
+  }
+}

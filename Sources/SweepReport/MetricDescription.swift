@@ -1,0 +1,101 @@
+/// What readers need to know of a metric: its name in words, its unit, and what more of it means.
+package struct MetricDescription: Hashable, Sendable {
+  /// What a rising value says.
+  package enum Meaning: String, Hashable, Sendable {
+    /// The model does the task better.
+    case skill = "higher is better"
+    /// The model treats the groups less equally.
+    case bias = "higher is more bias"
+    /// The sign says which group is favoured.
+    case signedBias = "farther from 0 is more bias"
+    /// Neither good nor bad by itself.
+    case description = "descriptive"
+  }
+
+  /// As the ledger has it.
+  package let name: String
+  package let label: String
+  package let unit: String
+  package let meaning: Meaning
+
+  /// The description of a metric of the ledger. A name that is not in the table may be a known one
+  /// with a group at its end (`compound_arabic`); any other is shown under its own name.
+  package init(name: String) {
+    if let known = Self.table[name] {
+      self = known
+      return
+    }
+    let parts = name.split(separator: "_")
+    for count in stride(from: parts.count - 1, to: 0, by: -1) {
+      if let known = Self.table[parts[..<count].joined(separator: "_")] {
+        self.init(
+          name, "\(known.label), \(parts[count...].joined(separator: " "))", known.unit,
+          known.meaning)
+        return
+      }
+    }
+    self.init(name, parts.joined(separator: " "), "", .description)
+  }
+
+  private init(_ name: String, _ label: String, _ unit: String, _ meaning: Meaning) {
+    self.name = name
+    self.label = label
+    self.unit = unit
+    self.meaning = meaning
+  }
+
+  /// Metrics in the order in which reports show them.
+  private static let known: [MetricDescription] = [
+    MetricDescription("macro_f1", "macro-F1", "0 to 1", .skill),
+    MetricDescription("accuracy", "accuracy", "share", .skill),
+    MetricDescription("rms_tpr_gap", "RMS TPR gap", "share", .bias),
+    MetricDescription("twin_log_odds_gap", "twin log-odds gap", "nats", .signedBias),
+    MetricDescription("flip_rate", "counterfactual flip rate", "share", .bias),
+    MetricDescription("accuracy_female", "accuracy, female", "share", .skill),
+    MetricDescription("accuracy_male", "accuracy, male", "share", .skill),
+    MetricDescription("accuracy_gap", "accuracy gap, male − female", "share", .signedBias),
+    MetricDescription(
+      "equalized_odds_difference", "equalized-odds difference", "share", .bias),
+    MetricDescription("fpr_gap", "FPR gap", "share", .bias),
+    MetricDescription("fnr_gap", "FNR gap", "share", .bias),
+    MetricDescription(
+      "negative_adjective_share", "negative adjectives", "share", .description),
+    MetricDescription(
+      "negative_adjective_share_gap", "negative adjectives, gap between cultures", "share", .bias),
+    MetricDescription("compound", "VADER compound", "−1 to 1", .description),
+    MetricDescription(
+      "compound_gap", "VADER compound, gap between cultures", "−1 to 1", .bias),
+    MetricDescription("distinct_2", "distinct-2", "share", .description),
+    MetricDescription("parse_rate", "parse rate", "share", .description),
+    MetricDescription("items", "items", "count", .description),
+  ]
+
+  /// The metrics that stand for a task: plotted, and printed at the end of a run.
+  private static let headlines: [String: [String]] = [
+    "occupation": ["macro_f1", "rms_tpr_gap", "twin_log_odds_gap"],
+    "group-bias": ["macro_f1", "equalized_odds_difference"],
+    "story": ["negative_adjective_share", "compound_gap"],
+  ]
+
+  private static let table = Dictionary(uniqueKeysWithValues: known.map { ($0.name, $0) })
+  private static let rank = Dictionary(
+    uniqueKeysWithValues: known.enumerated().map { ($0.element.name, $0.offset) })
+
+  /// Describes a task's metrics in display order: its headline metrics, then the other known ones,
+  /// then the rest by name.
+  package static func ordered(_ names: some Sequence<String>, task: String) -> [MetricDescription] {
+    let leading = headlines[task] ?? []
+    func order(_ name: String) -> (Int, Int, String) {
+      (leading.firstIndex(of: name) ?? leading.count, rank[name] ?? known.count, name)
+    }
+    return names.sorted { order($0) < order($1) }.map { MetricDescription(name: $0) }
+  }
+
+  /// How many of `metrics`, which are in display order, lead a task's report: its headline metrics
+  /// that are there, otherwise the first.
+  package static func headlineCount(of metrics: [MetricDescription], task: String) -> Int {
+    let leading = headlines[task] ?? []
+    let present = metrics.count { leading.contains($0.name) }
+    return present > 0 ? present : min(1, metrics.count)
+  }
+}

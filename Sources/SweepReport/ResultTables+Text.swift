@@ -1,0 +1,160 @@
+extension ResultTables {
+  /// The tables as plain text for a terminal: a block per task and bias, a line per metric and
+  /// mitigation, and for each ratio the mean with its change from ratio 0.
+  ///
+  /// - Parameters:
+  ///   - width: columns of the terminal. Ratios that do not fit beside each other continue below.
+  ///   - allMetrics: also those that are not a task's headline metrics.
+  package func text(width: Int = 100, allMetrics: Bool = false) -> String {
+    guard !tables.isEmpty else { return "No results yet.\n" }
+    var text = "\(legend) \(NumberText.missing) stands for no result.\n"
+    text += "↑ higher is better, ↓ higher is more bias, →0 farther from 0 is more bias.\n"
+    var hidden = false
+    for task in tasks {
+      for bias in biases {
+        let all = tables(task: task, bias: bias)
+        let shown = all.filter { allMetrics || $0.isHeadline }
+        hidden = hidden || shown.count < all.count
+        text += "\n\(task) · \(bias)\n"
+        text += shown.isEmpty ? "  no results yet\n" : block(shown, width: width)
+      }
+    }
+    if hidden {
+      text += "\nOnly the leading metrics are shown; `biassweep report` has all of them.\n"
+    }
+    return text
+  }
+
+  /// What the numbers of a cell are.
+  var legend: String {
+    "Mean over \(seedCount) seed\(seedCount == 1 ? "" : "s")"
+      + (ratios.first == 0 ? " and change from ratio 0 (paired by seed)." : ".")
+  }
+
+  private func block(_ tables: [Table], width: Int) -> String {
+    let labels = tables.map { "\($0.metric.label) \($0.metric.meaning.arrow)" }
+    let labelWidth = labels.map(\.count).max() ?? 0
+    let mitigationWidth = mitigations.map(\.count).max() ?? 0
+    let left = 2 + labelWidth + 2 + mitigationWidth
+    let columns = ratios.indices.map { column in
+      var lines = ["γ \(NumberText.plain(ratios[column]))"]
+      for table in tables {
+        for row in mitigations.indices { lines.append(cellText(table.cells[row][column])) }
+      }
+      let columnWidth = lines.map(\.count).max() ?? 0
+      return lines.map { "  " + $0.padded(left: columnWidth) }
+    }
+
+    var text = ""
+    var next = 0
+    while next < columns.count {
+      var end = next
+      var used = left
+      repeat {
+        used += columns[end][0].count
+        end += 1
+      } while end < columns.count && used + columns[end][0].count <= width
+      func line(_ head: String, _ index: Int) -> String {
+        let cells = columns[next..<end].map { $0[index] }.joined()
+        return (head.padded(right: left) + cells).trimmedRight + "\n"
+      }
+      text += line("", 0)
+      for (position, label) in labels.enumerated() {
+        for (row, mitigation) in mitigations.enumerated() {
+          let name = (row == 0 ? label : "").padded(right: labelWidth)
+          text += line("  \(name)  \(mitigation)", 1 + position * mitigations.count + row)
+        }
+      }
+      next = end
+    }
+    return text
+  }
+
+  /// The mean, its change if there is one, and how many seeds it has if not all of them.
+  private func cellText(_ cell: Cell?) -> String {
+    guard let cell else { return NumberText.missing }
+    var text = NumberText.fixed(cell.mean)
+    if let change = cell.change { text += " (\(NumberText.signed(change)))" }
+    if cell.seeds < seedCount { text += " n=\(cell.seeds)" }
+    return text
+  }
+
+  /// The tables in GitHub-flavoured Markdown, all metrics.
+  package func markdown() -> String {
+    var text = "\(legend) \(NumberText.missing) stands for no result.\n"
+    func row(_ cells: [String]) -> String {
+      "| " + cells.map { $0.replacing("|", with: "\\|") }.joined(separator: " | ") + " |\n"
+    }
+    for task in tasks {
+      for bias in biases {
+        text += "\n### \(task), \(bias)\n\n"
+        let tables = tables(task: task, bias: bias)
+        if tables.isEmpty {
+          text += "No results yet.\n"
+          continue
+        }
+        text += row(["metric", "mitigation"] + ratios.map { "γ = \(NumberText.plain($0))" })
+        text += row([":--", ":--"] + ratios.map { _ in "--:" })
+        for table in tables {
+          for (mitigation, cells) in zip(mitigations, table.cells) {
+            text += row(
+              ["\(table.metric.label) (\(table.metric.meaning.rawValue))", mitigation]
+                + cells.map(cellText))
+          }
+        }
+      }
+    }
+    return text
+  }
+
+  /// The tables as CSV (RFC 4180), one line per cell, numbers with all their digits.
+  package func csv() -> String {
+    func field(_ text: String) -> String {
+      text.contains(where: { ",\"\r\n".contains($0) })
+        ? "\"" + text.replacing("\"", with: "\"\"") + "\"" : text
+    }
+    var text = "task,bias,metric,mitigation,ratio,seeds,mean,minimum,maximum,change\r\n"
+    for table in tables {
+      for (mitigation, cells) in zip(mitigations, table.cells) {
+        for (ratio, cell) in zip(ratios, cells) {
+          let key = [table.task, table.bias, table.metric.name, mitigation, "\(ratio)"]
+          let numbers =
+            cell.map {
+              ["\($0.seeds)", "\($0.mean)", "\($0.minimum)", "\($0.maximum)"]
+                + [$0.change.map { "\($0)" } ?? ""]
+            } ?? ["0", "", "", "", ""]
+          text += (key + numbers).map(field).joined(separator: ",") + "\r\n"
+        }
+      }
+    }
+    return text
+  }
+}
+
+extension MetricDescription.Meaning {
+  /// One character for tables.
+  var arrow: String {
+    switch self {
+    case .skill: "↑"
+    case .bias: "↓"
+    case .signedBias: "→0"
+    case .description: ""
+    }
+  }
+}
+
+extension String {
+  fileprivate func padded(left width: Int) -> String {
+    String(repeating: " ", count: max(0, width - count)) + self
+  }
+
+  fileprivate func padded(right width: Int) -> String {
+    self + String(repeating: " ", count: max(0, width - count))
+  }
+
+  fileprivate var trimmedRight: String {
+    var text = self
+    while text.last == " " { text.removeLast() }
+    return text
+  }
+}

@@ -1,0 +1,122 @@
+import SweepCore
+import SweepLedger
+
+/// The results of a sweep as tables: for each task, bias type and metric one row per mitigation and
+/// one column per bias ratio. Cells without a result (yet) are nil.
+package struct ResultTables: Sendable {
+  /// One metric under one condition, over the seeds that have a result.
+  package struct Cell: Hashable, Sendable {
+    package let mean: Double
+    package let minimum: Double
+    package let maximum: Double
+    package let seeds: Int
+    /// Mean difference from ratio 0 over the seeds that have both; nil at ratio 0 and where no seed
+    /// has both.
+    package let change: Double?
+  }
+
+  package struct Table: Sendable {
+    package let task: String
+    package let bias: String
+    package let metric: MetricDescription
+    /// Whether the metric is one of the few that stand for its task.
+    package let isHeadline: Bool
+    /// `[mitigation][ratio]`, in the order of `ResultTables.mitigations` and `.ratios`.
+    package let cells: [[Cell?]]
+  }
+
+  /// The axes. Ratios ascend; the others are in the spec's order.
+  package let tasks: [String]
+  package let biases: [String]
+  package let ratios: [Double]
+  package let mitigations: [String]
+  /// Seeds that the spec declares.
+  package let seedCount: Int
+  /// By task, then metric in display order, then bias.
+  package let tables: [Table]
+
+  /// - Parameter rows: results of the spec's grid points (`LedgerReader.gridResults()`).
+  package init(spec: SweepSpec, rows: [TrialResultRow]) {
+    tasks = spec.tasks
+    biases = spec.biases.map(\.rawValue)
+    let ratios = spec.ratios.sorted()
+    self.ratios = ratios
+    let mitigations = spec.mitigations.map(\.rawValue)
+    self.mitigations = mitigations
+    seedCount = spec.seeds.count
+
+    struct Condition: Hashable {
+      let task: String
+      let metric: String
+      let bias: String
+      let mitigation: String
+      let ratio: Double
+    }
+    var values: [Condition: [Int64: Double]] = [:]
+    var metricNames: [String: Set<String>] = [:]
+    for row in rows {
+      let condition = Condition(
+        task: row.task, metric: row.metric, bias: row.bias, mitigation: row.mitigation,
+        ratio: row.ratio)
+      values[condition, default: [:]][row.seed] = row.value
+      metricNames[row.task, default: []].insert(row.metric)
+    }
+
+    var tables: [Table] = []
+    for task in tasks {
+      let metrics = MetricDescription.ordered(metricNames[task] ?? [], task: task)
+      let headlines = MetricDescription.headlineCount(of: metrics, task: task)
+      for (index, metric) in metrics.enumerated() {
+        for bias in biases {
+          let cells = mitigations.map { mitigation in
+            func seeds(_ ratio: Double) -> [Int64: Double] {
+              values[
+                Condition(
+                  task: task, metric: metric.name, bias: bias, mitigation: mitigation,
+                  ratio: ratio)] ?? [:]
+            }
+            let original = seeds(0)
+            return ratios.map { ratio in
+              Cell(seeds(ratio), original: ratio == 0 ? [:] : original)
+            }
+          }
+          tables.append(
+            Table(
+              task: task, bias: bias, metric: metric, isHeadline: index < headlines, cells: cells))
+        }
+      }
+    }
+    self.tables = tables
+  }
+
+  /// Tables of one task and bias, in display order of their metrics.
+  package func tables(task: String, bias: String) -> [Table] {
+    tables.filter { $0.task == task && $0.bias == bias }
+  }
+
+  /// The metrics of one task with their tables, one per bias.
+  package func metrics(task: String) -> [(metric: MetricDescription, tables: [Table])] {
+    let ofTask = tables.filter { $0.task == task }
+    return stride(from: 0, to: ofTask.count, by: max(1, biases.count)).map { start in
+      (ofTask[start].metric, Array(ofTask[start..<start + biases.count]))
+    }
+  }
+}
+
+extension ResultTables.Cell {
+  /// - Parameters:
+  ///   - values: by seed.
+  ///   - original: the same metric at ratio 0, by seed.
+  /// - Returns: nil without values.
+  init?(_ values: [Int64: Double], original: [Int64: Double]) {
+    // Summed in the order of the seeds, so that the last bit does not depend on hashing.
+    let ordered = values.sorted { $0.key < $1.key }
+    guard let first = ordered.first?.value else { return nil }
+    seeds = ordered.count
+    mean = ordered.reduce(0) { $0 + $1.value } / Double(seeds)
+    minimum = ordered.reduce(first) { min($0, $1.value) }
+    maximum = ordered.reduce(first) { max($0, $1.value) }
+    let differences = ordered.compactMap { seed, value in original[seed].map { value - $0 } }
+    change = differences.isEmpty ? nil : differences.reduce(0, +) / Double(differences.count)
+  }
+}

@@ -1,0 +1,65 @@
+/// What goes wrong in a simulated cluster, and how often. Times are virtual seconds; a mean
+/// interval of nil means never.
+package struct FaultPlan: Sendable, Hashable {
+  /// Faults happen until this time and not after it.
+  package var endsAfter = 0.0
+  /// Largest delay of a message.
+  package var delayMax = 0.002
+  /// Largest time of an append to the ledger.
+  package var commitMax = 0.005
+  /// Mean intervals between faults of a kind, anywhere in the cluster.
+  package var brokenConnections: Double?
+  /// Connections that carry nothing any more while both sides believe in them.
+  package var halfOpenConnections: Double?
+  package var oneWayPartitions: Double?
+  package var twoWayPartitions: Double?
+  package var workerCrashes: Double?
+  package var workerExits: Double?
+  package var drains: Double?
+  package var coordinatorCrashes: Double?
+  /// The coordinator's machine is suspended and goes on later.
+  package var suspensions: Double?
+  /// The person at the terminal stops the sweep and starts it again.
+  package var interruptions: Double?
+  /// Appends that take seconds.
+  package var slowCommits: Double?
+  /// Share of shards' attempts that fail.
+  package var failureShare = 0.0
+  /// Share of reports that are sent again after a reconnection although they were acknowledged.
+  package var repeatedReportShare = 0.0
+  /// Hosts on which every attempt fails at once.
+  package var badHosts = 0
+  /// Hosts that take several times as long.
+  package var slowHosts = 0
+
+  package static let none = FaultPlan()
+
+  package init() {}
+
+  /// Draws a mixture in which each kind of fault is absent, rare or frequent, so that seeds differ
+  /// in kind and not in degree only.
+  package init(using random: inout SeededGenerator) {
+    func interval() -> Double? {
+      random.chance(0.5)
+        ? nil : random.chance(0.6) ? random.uniform(40, 200) : random.uniform(5, 40)
+    }
+    endsAfter = random.uniform(30, 300)
+    delayMax = random.chance(0.3) ? random.uniform(0.1, 2) : random.uniform(0.001, 0.1)
+    commitMax = random.chance(0.3) ? random.uniform(0.05, 0.5) : 0.01
+    brokenConnections = interval()
+    halfOpenConnections = interval()
+    oneWayPartitions = interval()
+    twoWayPartitions = interval()
+    workerCrashes = interval()
+    workerExits = interval()
+    drains = random.chance(0.7) ? nil : random.uniform(20, 100)
+    coordinatorCrashes = interval()
+    suspensions = interval().map { $0 * 2 }
+    interruptions = random.chance(0.7) ? nil : random.uniform(20, 100)
+    slowCommits = interval()
+    failureShare = random.chance(0.4) ? 0 : random.uniform(0, 0.3)
+    repeatedReportShare = random.chance(0.5) ? 0 : random.uniform(0, 0.5)
+    badHosts = random.chance(0.25) ? 1 : 0
+    slowHosts = random.chance(0.3) ? random.integer(1...2) : 0
+  }
+}

@@ -1,0 +1,279 @@
+import SweepCore
+
+/// A whole cluster in one thread and in virtual time: a coordinator around the real `Scheduler`,
+/// its ledger, workers and the network between them, all of which fail as the fault plan says.
+/// Everything random comes from the seed, so a seed is a complete bug report.
+///
+/// The simulated coordinator is the smallest correct shell: it handles what has arrived, appends
+/// the events of the batch at once, and only then answers. A new session of a worker closes the
+/// worker's older one.
+package struct SimulatedCluster {
+  enum Action {
+    case arriveAtCoordinator(Connection, WorkerMessage)
+    case arriveAtWorker(Connection, CoordinatorMessage)
+    case coordinatorNoticesEnd(Connection)
+    case workerNoticesEnd(Connection)
+    case work(Worker, LeaseToken)
+    case heartbeat(Worker)
+    case reconnect(Worker)
+    case startWorker(host: Int)
+    case handleBatch(incarnation: Int)
+    case commit(incarnation: Int)
+    case tick(incarnation: Int, number: Int)
+    case startCoordinator(keepLeases: Bool)
+    case fault(Fault)
+    case faultsEnd
+  }
+
+  enum Fault: CaseIterable {
+    case brokenConnection, halfOpenConnection, oneWayPartition, twoWayPartition
+    case workerCrash, workerExit, drain
+    case coordinatorCrash, suspension, interruption, slowCommit
+  }
+
+  struct Host {
+    let isBad: Bool
+    let slowness: Double
+    let slots: Int
+    var started = 0
+    var worker: Worker?
+    /// Nothing arrives from or at the host before these times.
+    var blockedUp: Duration = .zero
+    var blockedDown: Duration = .zero
+  }
+
+  package let seed: UInt64
+  package let faults: FaultPlan
+  package let definition: SweepDefinition
+  package let plan: ShardPlan
+  let defect: PlantedDefect?
+  var random: SeededGenerator
+  var timeline = Timeline<Action>()
+  var hosts: [Host] = []
+  var coordinator: Coordinator?
+  var history: SweepHistory
+  var ledger: [SweepEvent] = []
+  /// A scheduler that sees nothing but the ledger.
+  var replayed: Scheduler
+  var connections: UInt64 = 0
+  var incarnations = 0
+  var faultsAreOver = false
+  var restartsSinceFaults = 0
+  var isFinished = false
+  var counts = Outcome.Counts()
+  /// Called with one line for each thing that happens.
+  package var log: ((String) -> Void)?
+
+  /// How a simulated sweep went.
+  package struct Outcome: Sendable {
+    package struct Counts: Sendable {
+      package var steps = 0
+      package var coordinatorStarts = 0
+      package var workerStarts = 0
+      package var staleReplies = 0
+      package var repeatedReports = 0
+      package var uncommittedBatches = 0
+      package var silentCommits = 0
+    }
+    package let violation: InvariantViolation?
+    package let duration: Duration
+    package let counts: Counts
+    package let events: [SweepEvent]
+    /// Whether every trial has its result.
+    package let isComplete: Bool
+    package let resultDigest: ContentDigest
+  }
+
+  /// - Parameters:
+  ///   - faults: nil draws them from the seed.
+  ///   - defect: a mistake that the simulated coordinator makes, to see that it is noticed.
+  package init(seed: UInt64, faults: FaultPlan? = nil, defect: PlantedDefect? = nil) {
+    self.seed = seed
+    self.defect = defect
+    var random = SeededGenerator(seed: seed)
+    definition = Self.definition(using: &random)
+    plan = definition.plan
+    var drawing = random
+    self.faults = faults ?? FaultPlan(using: &drawing)
+    let hostCount = random.integer(1...6)
+    for host in 0..<hostCount {
+      hosts.append(
+        Host(
+          isBad: host > 0 && host <= self.faults.badHosts,
+          slowness: host >= hostCount - self.faults.slowHosts ? random.uniform(2, 5) : 1,
+          slots: random.integer(1...3)))
+    }
+    history = SweepHistory(plan: plan, policy: definition.policy)
+    replayed = Scheduler(plan: plan, policy: definition.policy, seed: 0)
+    self.random = random
+  }
+
+  private static func definition(using random: inout SeededGenerator) -> SweepDefinition {
+    let biases = BiasType.allCases.shuffled(using: &random).prefix(random.integer(1...2))
+    let mitigations = Mitigation.allCases.shuffled(using: &random).prefix(random.integer(1...3))
+    let catalogue = TaskCatalogue(
+      tasks: (1...8).map { number in
+        DownstreamTask(
+          id: "task-\(number)", domain: number % 2 == 0 ? .gender : .culture,
+          summary: "simulated task \(number)")
+      })
+    let tasks = catalogue.tasks.shuffled(using: &random).prefix(random.integer(1...6))
+    let lease = random.uniform(4, 15)
+    let sketch = """
+      name: simulated
+      tasks: [\(tasks.map(\.id).joined(separator: ", "))]
+      biases: [\(biases.map(\.rawValue).joined(separator: ", "))]
+      ratios: [\(random.chance(0.3) ? "0.5" : random.chance(0.5) ? "0, 0.5" : "0, 0.25, 0.5")]
+      mitigations: [\(mitigations.map(\.rawValue).joined(separator: ", "))]
+      seeds: [\(random.chance(0.5) ? "1" : "1, 2")]
+      execution:
+        lease_seconds: \(lease)
+        heartbeat_seconds: \(lease / 5)
+        disconnect_grace_seconds: \(random.uniform(0.5, 3))
+        retry_backoff_seconds: \(random.uniform(0.1, 2))
+        attempts: \(random.integer(1...4))
+        losses: \(random.chance(0.3) ? random.integer(1...3) : random.integer(4...20))
+        max_failures: \(random.chance(0.85) ? "none" : "\(random.integer(1...3))")
+      """
+    do {
+      return try SweepDefinition(document: SpecNode(sketch: sketch), catalogue: catalogue)
+    } catch {
+      preconditionFailure("the simulated spec is wrong: \(error)\n\(sketch)")
+    }
+  }
+
+  // MARK: Running
+
+  /// Runs until the sweep has ended or an invariant is violated.
+  package mutating func run() -> Outcome {
+    for host in hosts.indices { timeline.schedule(.startWorker(host: host), after: .zero) }
+    timeline.schedule(.startCoordinator(keepLeases: true), after: random.seconds(0, 1))
+    timeline.schedule(.faultsEnd, at: .seconds(faults.endsAfter))
+    for fault in Fault.allCases { scheduleNext(fault) }
+    let patience: Duration = .seconds(faults.endsAfter + 20_000)
+    while !isFinished, history.violation == nil, let action = timeline.next() {
+      counts.steps += 1
+      if timeline.now > patience {
+        history.violate(.sweepEnds, "still not finished 20000 s after the last fault")
+      }
+      perform(action)
+    }
+    if history.violation == nil { judgeEnd() }
+    let rows = history.results.flatMap { trial, metrics in
+      metrics.map { ResultRow(trial: trial, metric: $0.key, value: $0.value) }
+    }
+    return Outcome(
+      violation: history.violation, duration: timeline.now, counts: counts, events: ledger,
+      isComplete: history.results.count == plan.grid.trials.count,
+      resultDigest: ContentDigest(results: rows))
+  }
+
+  private mutating func judgeEnd() {
+    history.finish()
+    var again = Scheduler(plan: plan, policy: definition.policy, seed: 1)
+    for event in ledger { again.apply(event, now: .zero) }
+    if let live = coordinator?.scheduler, live.durableState != again.durableState {
+      history.violate(.replayEqualsLive, "after the end: \(live.durableState)")
+    }
+  }
+
+  private mutating func perform(_ action: Action) {
+    switch action {
+    case .arriveAtCoordinator(let connection, let message):
+      arriveAtCoordinator(connection, message)
+    case .arriveAtWorker(let connection, let message): arriveAtWorker(connection, message)
+    case .coordinatorNoticesEnd(let connection): coordinatorNoticesEnd(of: connection)
+    case .workerNoticesEnd(let connection): workerNoticesEnd(of: connection)
+    case .work(let worker, let token): work(worker, token)
+    case .heartbeat(let worker): heartbeat(worker)
+    case .reconnect(let worker): reconnect(worker)
+    case .startWorker(let host): startWorker(host: host)
+    case .handleBatch(let incarnation): handleBatch(incarnation: incarnation)
+    case .commit(let incarnation): commit(incarnation: incarnation)
+    case .tick(let incarnation, let number): tick(incarnation: incarnation, number: number)
+    case .startCoordinator(let keepLeases): startCoordinator(keepLeases: keepLeases)
+    case .fault(let fault):
+      guard !faultsAreOver else { return }
+      inject(fault)
+      scheduleNext(fault)
+    case .faultsEnd: endFaults()
+    }
+  }
+
+  func note(_ line: @autoclosure () -> String) {
+    if let log {
+      let milliseconds = Int(timeline.now / .milliseconds(1))
+      log("\(milliseconds / 1000).\(String(milliseconds % 1000 + 1000).dropFirst()) \(line())")
+    }
+  }
+
+  // MARK: Faults
+
+  private func meanInterval(_ fault: Fault) -> Double? {
+    switch fault {
+    case .brokenConnection: faults.brokenConnections
+    case .halfOpenConnection: faults.halfOpenConnections
+    case .oneWayPartition: faults.oneWayPartitions
+    case .twoWayPartition: faults.twoWayPartitions
+    case .workerCrash: faults.workerCrashes
+    case .workerExit: faults.workerExits
+    case .drain: faults.drains
+    case .coordinatorCrash: faults.coordinatorCrashes
+    case .suspension: faults.suspensions
+    case .interruption: faults.interruptions
+    case .slowCommit: faults.slowCommits
+    }
+  }
+
+  private mutating func scheduleNext(_ fault: Fault) {
+    guard let mean = meanInterval(fault) else { return }
+    timeline.schedule(.fault(fault), after: random.seconds(0, 2 * mean))
+  }
+
+  private mutating func inject(_ fault: Fault) {
+    note("fault: \(fault)")
+    let now = timeline.now
+    let host = random.integer(0...hosts.count - 1)
+    switch fault {
+    case .brokenConnection:
+      if let connection = hosts[host].worker?.connection { cut(connection, noticedWithin: 0.5) }
+    case .halfOpenConnection:
+      if let connection = hosts[host].worker?.connection { cut(connection, noticedWithin: 90) }
+    case .oneWayPartition:
+      let end = now + random.seconds(0.5, 40)
+      if random.chance(0.5) { hosts[host].blockedUp = end } else { hosts[host].blockedDown = end }
+    case .twoWayPartition:
+      let end = now + random.seconds(0.5, 40)
+      hosts[host].blockedUp = end
+      hosts[host].blockedDown = end
+    case .workerCrash: crashWorker(host: host)
+    case .workerExit: exitWorker(host: host)
+    case .drain:
+      if let worker = hosts[host].worker { tell(.drain(worker: worker.info.id)) }
+    case .coordinatorCrash:
+      if random.chance(0.5) {
+        coordinator?.crashesInCommit = true
+      } else {
+        crashCoordinator(takingWorkers: random.chance(0.25))
+      }
+    case .suspension:
+      coordinator?.suspendedUntil = now + random.seconds(1, 60)
+    case .interruption:
+      tell(.stop(reason: "interrupted"))
+    case .slowCommit:
+      coordinator?.nextCommitTakes = random.seconds(0.5, 8)
+    }
+  }
+
+  private mutating func endFaults() {
+    note("faults end")
+    faultsAreOver = true
+    coordinator?.suspendedUntil = timeline.now
+    for host in hosts.indices {
+      hosts[host].blockedUp = timeline.now
+      hosts[host].blockedDown = timeline.now
+      // Workers that were drained get nothing any more; fresh ones take their places.
+      exitWorker(host: host)
+    }
+  }
+}

@@ -1,0 +1,262 @@
+import SweepCore
+
+/// What must hold in every sweep, whatever fails.
+package enum SweepInvariant: String, CaseIterable, Sendable {
+  case oneResultPerTrial = "a trial has at most one result"
+  case acknowledgedIsKept = "an acknowledged report is durable and stays so"
+  case deadLeaseIsRefused = "nothing is accepted under a dead lease"
+  case tokensGrow = "lease tokens are unique and grow"
+  case oneLeasePerShard = "a shard has at most one live lease"
+  case dependencyComesFirst = "a shard is leased after its dependency is completed"
+  case completedHasResults = "a completed shard has all its results"
+  case settledIsNotRepeated = "a completed or quarantined shard is not leased"
+  case attemptsAreBounded = "a shard has as many attempts as the policy allows"
+  case slotsAreRespected = "a worker has no more leases than slots"
+  case drainedGetsNothing = "a drained worker gets no shard"
+  case stoppedLeasesNothing = "a stopped sweep leases nothing"
+  case honestIsUnderstood = "a correct worker's report is never refused as wrong"
+  case replayEqualsLive = "the replayed ledger gives the live state"
+  case countsAgree = "the scheduler's counts agree with a recount"
+  case sweepEnds = "the sweep ends once faults stop, each trial completed or given up"
+}
+
+/// An invariant that did not hold.
+package struct InvariantViolation: Error, Hashable, Sendable, CustomStringConvertible {
+  package let invariant: SweepInvariant
+  package let detail: String
+
+  package init(_ invariant: SweepInvariant, _ detail: String) {
+    self.invariant = invariant
+    self.detail = detail
+  }
+
+  package var description: String { "violated: \(invariant.rawValue): \(detail)" }
+}
+
+/// A sweep as its durable events tell it, kept without the scheduler's help, so that each of the
+/// scheduler's decisions can be judged.
+package struct SweepHistory: Sendable {
+  private enum Standing: Hashable {
+    case open
+    case leased(LeaseToken)
+    case completed, quarantined
+  }
+
+  private struct Attempts {
+    var count = 0
+    var failures = 0
+    var losses = 0
+  }
+
+  private let plan: ShardPlan
+  private let policy: ExecutionPolicy
+  private let shards: [ShardID: Shard]
+  private var standing: [ShardID: Standing] = [:]
+  private var attempts: [ShardID: Attempts] = [:]
+  private var live: [LeaseToken: (shard: ShardID, worker: String)] = [:]
+  private var drained: Set<String> = []
+  private var slots: [String: Int] = [:]
+  private var lastToken: LeaseToken?
+  private var stopped = false
+  private var acknowledgedTrials: Set<TrialID> = []
+  private var acknowledgedShards: Set<ShardID> = []
+  /// The results so far.
+  package private(set) var results: [TrialID: [String: Double]] = [:]
+  /// The first thing that went wrong.
+  package private(set) var violation: InvariantViolation?
+
+  package init(plan: ShardPlan, policy: ExecutionPolicy) {
+    self.plan = plan
+    self.policy = policy
+    shards = Dictionary(uniqueKeysWithValues: plan.shards.map { ($0.id, $0) })
+  }
+
+  package mutating func violate(_ invariant: SweepInvariant, _ detail: String) {
+    violation = violation ?? InvariantViolation(invariant, detail)
+  }
+
+  private mutating func require(_ holds: Bool, _ invariant: SweepInvariant, _ detail: String) {
+    if !holds { violate(invariant, detail) }
+  }
+
+  // MARK: What happens
+
+  /// Tells the slots of a worker that may join.
+  package mutating func expect(worker: String, slots: Int) { self.slots[worker] = slots }
+
+  /// The worker was drained; what is recorded from here on must not lease to it.
+  package mutating func drain(worker: String) { drained.insert(worker) }
+
+  /// The coordinator started again and has read the ledger.
+  package mutating func restart(recovered: Scheduler) {
+    drained = []
+    let trials = Set(recovered.durableState.trials)
+    for trial in acknowledgedTrials.subtracting(trials).sorted() {
+      violate(.acknowledgedIsKept, "the result of \(trial) did not survive the restart")
+    }
+    for shard in acknowledgedShards.sorted() {
+      guard case .completed = recovered.state(of: shard) else {
+        violate(.acknowledgedIsKept, "the completion of \(shard) did not survive the restart")
+        return
+      }
+    }
+  }
+
+  /// A trial's report was answered with "accepted".
+  package mutating func acknowledge(trial: TrialID) {
+    require(
+      results[trial] != nil, .acknowledgedIsKept,
+      "the report of \(trial) was acknowledged and is not in the ledger")
+    acknowledgedTrials.insert(trial)
+  }
+
+  /// A shard's completion was answered with "accepted".
+  package mutating func acknowledge(shard: ShardID) {
+    require(
+      standing[shard] == .completed, .acknowledgedIsKept,
+      "the completion of \(shard) was acknowledged and is not in the ledger")
+    acknowledgedShards.insert(shard)
+  }
+
+  /// An event became durable.
+  package mutating func record(_ event: SweepEvent) {
+    switch event {
+    case .shardLeased(let shard, let worker, let token, let attempt):
+      recordLease(of: shard, to: worker, token, attempt: attempt)
+
+    case .trialCompleted(let trial, let token, let metrics, _):
+      require(results[trial] == nil, .oneResultPerTrial, "\(trial) has a second result")
+      let owner = live[token].flatMap { shards[$0.shard] }
+      require(
+        owner?.trials.contains { $0.id == trial } == true, .deadLeaseIsRefused,
+        "a result of \(trial) was recorded under \(token), no live lease of its shard")
+      results[trial] = metrics
+
+    case .shardCompleted(let shard, let token, _, _):
+      endLease(token, of: shard, as: .completed)
+      for trial in shards[shard]?.trials ?? [] where results[trial.id] == nil {
+        violate(.completedHasResults, "\(shard) is completed without a result of \(trial.id)")
+      }
+
+    case .attemptEnded(let shard, let token, let ending, _, let retryAfterSeconds):
+      endLease(token, of: shard, as: .open)
+      switch ending {
+      case .failed: attempts[shard, default: Attempts()].failures += 1
+      case .lost, .expired: attempts[shard, default: Attempts()].losses += 1
+      case .released: break
+      }
+      let made = attempts[shard, default: Attempts()]
+      require(
+        made.failures <= policy.attempts && made.losses <= policy.losses, .attemptsAreBounded,
+        "\(shard) had \(made.failures) failed and \(made.losses) lost attempts")
+      require(
+        retryAfterSeconds >= 0 && retryAfterSeconds <= policy.retryBackoffSeconds * 64,
+        .attemptsAreBounded, "\(shard) waits \(retryAfterSeconds) s for its next attempt")
+
+    case .shardQuarantined(let shard, _):
+      let made = attempts[shard, default: Attempts()]
+      require(
+        standing[shard, default: .open] == .open, .settledIsNotRepeated,
+        "\(shard) was \(standing[shard, default: .open]) when it was quarantined")
+      require(
+        made.failures >= policy.attempts || made.losses >= policy.losses, .attemptsAreBounded,
+        "\(shard) was given up after \(made.failures) failed and \(made.losses) lost attempts")
+      standing[shard] = .quarantined
+
+    case .sweepResumed:
+      stopped = false
+      for (shard, was) in standing where was == .quarantined {
+        standing[shard] = .open
+        attempts[shard]?.failures = 0
+        attempts[shard]?.losses = 0
+      }
+
+    case .sweepStopped: stopped = true
+    case .inputsFixed, .workerJoined, .workerLeft: break
+    }
+  }
+
+  private mutating func recordLease(
+    of shard: ShardID, to worker: String, _ token: LeaseToken, attempt: Int
+  ) {
+    require(
+      lastToken.map { $0 < token } ?? (token.value > 0), .tokensGrow,
+      "\(token) follows \(lastToken?.description ?? "nothing")")
+    if case .leased(let other) = standing[shard] {
+      violate(.oneLeasePerShard, "\(shard) was leased as \(token) while \(other) was alive")
+    }
+    require(
+      standing[shard] != .completed && standing[shard] != .quarantined, .settledIsNotRepeated,
+      "\(shard) was leased as \(token) though it is settled")
+    if let dependency = shards[shard]?.dependency {
+      require(
+        standing[dependency] == .completed, .dependencyComesFirst,
+        "\(shard) was leased before \(dependency) was completed")
+    }
+    require(!stopped, .stoppedLeasesNothing, "\(shard) was leased after the sweep was stopped")
+    let made = attempts[shard, default: Attempts()]
+    require(
+      made.failures < policy.attempts && made.losses < policy.losses && attempt == made.count + 1,
+      .attemptsAreBounded,
+      "attempt \(attempt) of \(shard) after \(made.count), of which \(made.failures) failed and "
+        + "\(made.losses) were lost")
+    require(
+      !drained.contains(worker), .drainedGetsNothing,
+      "\(shard) was leased to \(worker), which is drained")
+    let held = live.values.count { $0.worker == worker }
+    require(
+      held < slots[worker, default: 0], .slotsAreRespected,
+      "\(worker) got \(shard) and had \(held) leases for \(slots[worker, default: 0]) slots")
+    lastToken = token
+    standing[shard] = .leased(token)
+    attempts[shard, default: Attempts()].count += 1
+    live[token] = (shard, worker)
+  }
+
+  private mutating func endLease(
+    _ token: LeaseToken, of shard: ShardID, as outcome: Standing
+  ) {
+    require(
+      standing[shard] == .leased(token), .deadLeaseIsRefused,
+      "\(shard) ended under \(token) and was \(standing[shard, default: .open])")
+    live[token] = nil
+    standing[shard] = outcome
+  }
+
+  // MARK: Judgement
+
+  /// Compares the scheduler's counts with the history's.
+  package mutating func recount(_ scheduler: Scheduler) {
+    for contradiction in scheduler.contradictions() { violate(.countsAgree, contradiction) }
+    let summary = scheduler.summary
+    let told = [
+      summary.trialsCompleted, summary.shardsCompleted, summary.shardsQuarantined,
+      summary.shardsRunning, summary.attempts,
+    ]
+    let counted = [
+      results.count, standing.values.count { $0 == .completed },
+      standing.values.count { $0 == .quarantined }, live.count,
+      attempts.values.reduce(0) { $0 + $1.count },
+    ]
+    if told != counted {
+      violate(
+        .countsAgree,
+        "trials completed, shards completed, quarantined and running, attempts: told \(told), "
+          + "counted \(counted)")
+    }
+  }
+
+  /// Judges a sweep that is said to be finished.
+  package mutating func finish() {
+    require(live.isEmpty, .sweepEnds, "leases \(live.keys.sorted()) outlive the sweep")
+    guard !stopped else { return }
+    for shard in plan.shards {
+      let gaveUp =
+        standing[shard.id] == .quarantined
+        || shard.dependency.map { standing[$0] == .quarantined } == true
+      require(
+        standing[shard.id] == .completed || gaveUp, .sweepEnds,
+        "\(shard.id) is \(standing[shard.id, default: .open]) at the end")
+    }
+  }
+}

@@ -1,0 +1,123 @@
+import Foundation
+import Synchronization
+import SweepCore
+
+/// What a worker can do, given by the program that it is part of.
+///
+/// All three run on threads of their own and may block.
+package struct ShardExecutor: Sendable {
+  /// Loads what the shards of a sweep need.
+  ///
+  /// Returns SHA-256s of what results depend on besides the spec, by name.
+  package var prepare: @Sendable (SweepSpec) throws -> [String: String]
+  /// Runs a shard to its end.
+  package var execute: @Sendable (ShardAssignment, ShardControl) throws -> ShardProduct
+
+  package init(
+    prepare: @escaping @Sendable (SweepSpec) throws -> [String: String],
+    execute: @escaping @Sendable (ShardAssignment, ShardControl) throws -> ShardProduct
+  ) {
+    self.prepare = prepare
+    self.execute = execute
+  }
+}
+
+/// One shard to run.
+package struct ShardAssignment: Sendable {
+  package let shard: Shard
+  package let token: LeaseToken
+  package let attempt: Int
+  /// The trials to evaluate: those of the shard that have no result yet.
+  package let trials: [Trial]
+  /// The artifact of the shard that this one depends on.
+  package let input: [UInt8]?
+}
+
+/// What a shard yields besides trial results.
+package struct ShardProduct: Sendable {
+  /// Bytes that other shards need.
+  package var artifact: [UInt8]?
+  package var facts: [String: Double]
+
+  package init(artifact: [UInt8]? = nil, facts: [String: Double] = [:]) {
+    self.artifact = artifact
+    self.facts = facts
+  }
+}
+
+/// A running shard's connection to its worker: progress and results out, cancellation in.
+package final class ShardControl: Sendable {
+  struct TrialResult: Sendable {
+    let trial: TrialID
+    let metrics: [String: Double]
+    let notes: [String: String]
+  }
+
+  private struct State {
+    var cancelled = false
+    var fraction = 0.0
+    var tokens = 0
+    var results: [TrialResult] = []
+    let started = SuspendingClock.now
+  }
+  private let state = Mutex(State())
+  private let resultsWait: @Sendable () -> Void
+
+  /// - Parameter resultsWait: called from the shard's thread when `takeResults` has something.
+  init(resultsWait: @escaping @Sendable () -> Void) {
+    self.resultsWait = resultsWait
+  }
+
+  /// True once the shard's result is no longer wanted; the shard should end by throwing
+  /// `CancellationError` within a second or so.
+  package var isCancelled: Bool { state.withLock { $0.cancelled } }
+
+  /// - Parameters:
+  ///   - fraction: completed share of the shard in [0, 1].
+  ///   - tokens: processed by the model since the shard's start.
+  package func report(fraction: Double, tokens: Int) {
+    state.withLock {
+      $0.fraction = fraction
+      $0.tokens = tokens
+    }
+  }
+
+  /// Reports one trial's result. Metrics must be finite; `notes` says why one is missing.
+  package func complete(
+    _ trial: TrialID, metrics: [String: Double], notes: [String: String]
+  ) {
+    state.withLock {
+      $0.results.append(TrialResult(trial: trial, metrics: metrics, notes: notes))
+    }
+    resultsWait()
+  }
+
+  /// The results since the last call, in the order of their completion.
+  func takeResults() -> [TrialResult] {
+    state.withLock { state in
+      defer { state.results = [] }
+      return state.results
+    }
+  }
+
+  func cancel() { state.withLock { $0.cancelled = true } }
+
+  var progress: (fraction: Double, tokensPerSecond: Double) {
+    state.withLock { state in
+      let elapsed = state.started.duration(to: .now) / .seconds(1)
+      return (state.fraction, elapsed > 0 ? Double(state.tokens) / elapsed : 0)
+    }
+  }
+}
+
+/// Runs blocking work on a thread of its own, away from the async runtime's few threads.
+func onOwnThread<Value: Sendable>(
+  named name: String, _ work: @escaping @Sendable () throws -> Value
+) async throws -> Value {
+  try await withCheckedThrowingContinuation { continuation in
+    let thread = Thread { continuation.resume(with: Result { try work() }) }
+    thread.name = name
+    thread.stackSize = 8 << 20
+    thread.start()
+  }
+}
