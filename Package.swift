@@ -88,7 +88,8 @@ let package = Package(
       name: "LanguageModel", dependencies: ["TransformerKernels", crypto],
       swiftSettings: strict + vectorSwift),
     .target(
-      name: "BiasStudy", dependencies: ["SweepCore", "LanguageModel", crypto],
+      name: "BiasStudy",
+      dependencies: ["SweepCore", "LanguageModel", "TransformerKernels", crypto],
       resources: [.embedInCode("Resources")], swiftSettings: strict),
 
     .target(
@@ -100,8 +101,8 @@ let package = Package(
     .executableTarget(
       name: "biassweep",
       dependencies: [
-        "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", "LanguageModel",
-        "BiasStudy", "SweepReport", arguments, logging, .product(name: "Yams", package: "Yams"),
+        "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker",
+        "TransformerKernels", "LanguageModel", "BiasStudy", "SweepReport", arguments, logging, .product(name: "Yams", package: "Yams"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
       resources: [.embedInCode("Presets")], swiftSettings: strict),
@@ -116,5 +117,36 @@ let package = Package(
     .target(name: "SweepTestKit", dependencies: ["SweepCore"], swiftSettings: strict),
     .testTarget(
       name: "SweepCoreTests", dependencies: ["SweepCore", "SweepTestKit"], swiftSettings: strict),
+    .testTarget(
+      name: "SweepLedgerTests",
+      dependencies: [
+        "SweepCore", "SweepLedger", "SweepTestKit",
+        .product(name: "GRDB", package: "GRDB.swift"),
+      ],
+      swiftSettings: strict),
+    .testTarget(
+      name: "SweepCoordinatorTests",
+      dependencies: [
+        "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", logging,
+        grpcCore, grpcTransport,
+      ],
+      swiftSettings: strict),
+    .testTarget(
+      name: "TransformerKernelsTests", dependencies: ["TransformerKernels", "CTransformerKernels"],
+      swiftSettings: strict + vectorSwift),
+    .testTarget(
+      name: "LanguageModelTests", dependencies: ["LanguageModel", "TransformerKernels", crypto],
+      resources: [.copy("Fixtures")], swiftSettings: strict),
+    .testTarget(
+      name: "BiasStudyTests",
+      dependencies: ["BiasStudy", "LanguageModel", "SweepCore", "TransformerKernels"],
+      resources: [.copy("Fixtures")], swiftSettings: strict),
+    .testTarget(
+      name: "SweepReportTests",
+      dependencies: [
+        "SweepCore", "SweepLedger", "SweepReport", "SweepTestKit",
+        .product(name: "GRDB", package: "GRDB.swift"),
+      ],
+      swiftSettings: strict),
   ]
 )

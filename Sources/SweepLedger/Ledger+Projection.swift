@@ -6,6 +6,9 @@ extension Ledger {
   static func project(_ event: SweepEvent, now: Double, into database: Database) throws {
     func run(_ sql: String, _ arguments: StatementArguments) throws {
       try database.cachedStatement(sql: sql).execute(arguments: arguments)
+      guard database.changesCount == 1 else {
+        throw DatabaseError(message: "the event \(event) is about a row that does not exist")
+      }
     }
     switch event {
     case .inputsFixed(let inputs):
@@ -49,7 +52,10 @@ extension Ledger {
 
     case .shardCompleted(let shard, let token, let artifact, let facts):
       try run(
-        "UPDATE attempt SET ended_at = ?, ending = 'completed' WHERE token = ?",
+        """
+        UPDATE attempt SET ended_at = ?, ending = 'completed'
+        WHERE token = ? AND ended_at IS NULL
+        """,
         [now, Int64(token.value)])
       try run(
         "UPDATE shard SET state = 'completed', completed_by = ?, artifact = ? WHERE id = ?",
@@ -62,7 +68,10 @@ extension Ledger {
 
     case .attemptEnded(let shard, let token, let ending, let evidence, _):
       try run(
-        "UPDATE attempt SET ended_at = ?, ending = ?, evidence = ? WHERE token = ?",
+        """
+        UPDATE attempt SET ended_at = ?, ending = ?, evidence = ?
+        WHERE token = ? AND ended_at IS NULL
+        """,
         [now, ending.rawValue, evidence, Int64(token.value)])
       try run("UPDATE shard SET state = 'queued' WHERE id = ?", [shard.description])
 
@@ -72,8 +81,8 @@ extension Ledger {
         [reason, shard.description])
 
     case .sweepResumed:
-      try run(
-        "UPDATE shard SET state = 'queued', reason = NULL WHERE state = 'quarantined'", [])
+      try database.execute(
+        sql: "UPDATE shard SET state = 'queued', reason = NULL WHERE state = 'quarantined'")
 
     case .sweepStopped:
       break

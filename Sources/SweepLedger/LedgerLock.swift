@@ -15,10 +15,14 @@ package final class LedgerLock: Sendable {
   package init(ledger path: String) throws {
     descriptor = open("\(path)-lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
     guard descriptor >= 0 else {
-      throw errno == ENOSPC
-        ? LedgerError.diskFull(path: path)
-        : LedgerError.failed(
-          path: path, detail: "cannot create \(path)-lock: \(String(cString: strerror(errno)))")
+      let code = errno
+      switch code {
+      case ENOSPC, EDQUOT: throw LedgerError.diskFull(path: path)
+      case EACCES, EPERM, EROFS: throw LedgerError.readOnly(path: path)
+      default:
+        throw LedgerError.failed(
+          path: path, detail: "cannot create \(path)-lock: \(String(cString: strerror(code)))")
+      }
     }
     guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
       close(descriptor)

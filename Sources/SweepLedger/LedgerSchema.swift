@@ -120,6 +120,11 @@ enum LedgerSchema {
       PRIMARY KEY (trial, name)
     ) STRICT, WITHOUT ROWID;
 
+    CREATE TRIGGER metric_is_final BEFORE UPDATE ON metric
+      BEGIN SELECT RAISE(ABORT, 'a result does not change'); END;
+    CREATE TRIGGER metric_stays BEFORE DELETE ON metric
+      BEGIN SELECT RAISE(ABORT, 'a result is not deleted'); END;
+
     CREATE TABLE note (
       trial TEXT NOT NULL REFERENCES trial (id),
       metric TEXT NOT NULL,
@@ -140,6 +145,11 @@ enum LedgerSchema {
       kind TEXT NOT NULL,
       payload TEXT NOT NULL CHECK (json_valid(payload))
     ) STRICT;
+
+    CREATE TRIGGER event_is_final BEFORE UPDATE ON event
+      BEGIN SELECT RAISE(ABORT, 'an event does not change'); END;
+    CREATE TRIGGER event_stays BEFORE DELETE ON event
+      BEGIN SELECT RAISE(ABORT, 'an event is not deleted'); END;
 
     CREATE VIEW trial_result AS
       SELECT trial.id AS trial_id, task, coalesce(bias, 'original') AS bias, ratio, mitigation,

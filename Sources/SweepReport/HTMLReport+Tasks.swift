@@ -64,6 +64,7 @@ struct MetricSection {
 
   struct CellText {
     let mean: String
+    /// Nil in columns that have no changes; empty where only this cell has none.
     let change: String?
     let seeds: String?
   }
@@ -83,7 +84,8 @@ struct MetricSection {
         rows: zip(results.mitigations, table.cells).enumerated().map { index, row in
           Row(
             head: index == 0 ? Head(bias: table.bias, span: results.mitigations.count) : nil,
-            mitigation: row.0, cells: row.1.map { CellText($0, of: results) })
+            mitigation: row.0,
+            cells: zip(results.ratios, row.1).map { CellText($1, metric, ratio: $0, of: results) })
         })
     }
     let all = tables.flatMap { $0.cells.joined() }.compactMap(\.self)
@@ -102,9 +104,13 @@ struct MetricSection {
 }
 
 extension MetricSection.CellText {
-  init(_ cell: ResultTables.Cell?, of results: ResultTables) {
-    mean = cell.map { NumberText.fixed($0.mean) } ?? NumberText.missing
-    change = cell?.change.map { NumberText.signed($0) }
+  init(
+    _ cell: ResultTables.Cell?, _ metric: MetricDescription, ratio: Double, of results: ResultTables
+  ) {
+    mean = cell.map { NumberText.fixed($0.mean, decimals: metric.decimals) } ?? NumberText.missing
+    change =
+      ratio == 0 || results.ratios.first != 0
+      ? nil : cell?.change.map { NumberText.signed($0, decimals: metric.decimals) } ?? ""
     seeds = cell.flatMap { $0.seeds < results.seedCount ? "n = \($0.seeds)" : nil }
   }
 }

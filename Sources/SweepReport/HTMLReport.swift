@@ -123,11 +123,11 @@ private struct ReportPage {
     legend = tables.legend
     key =
       (tables.ratios.first == 0
-      ? [
-        LegendEntry(
-          svg: SeriesStyle.sharedSample,
-          text: "original data only (γ = 0), the same model for all mitigations")
-      ] : [])
+        ? [
+          LegendEntry(
+            svg: SeriesStyle.sharedSample,
+            text: "original data only (γ = 0), the same model for all mitigations")
+        ] : [])
       + tables.mitigations.enumerated().map {
         LegendEntry(svg: SeriesStyle($0.offset).sample, text: $0.element)
       }

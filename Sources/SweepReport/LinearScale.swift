@@ -1,16 +1,16 @@
 import Foundation
 
 /// An axis with round tick values: 1, 2 or 5 times a power of ten apart.
-struct LinearScale: Hashable, Sendable {
-  let lower: Double
-  let upper: Double
-  let ticks: [Double]
+package struct LinearScale: Hashable, Sendable {
+  package let lower: Double
+  package let upper: Double
+  package let ticks: [Double]
   /// Digits after the point that tell the ticks apart.
-  let decimals: Int
+  package let decimals: Int
 
   /// The smallest such axis that holds all finite `values` with about `count` ticks. Equal values
   /// get an axis around them; none at all gives 0 to 1.
-  init(covering values: some Sequence<Double>, tickCount count: Int = 5) {
+  package init(covering values: some Sequence<Double>, tickCount count: Int = 5) {
     precondition(count >= 2, "an axis needs at least two ticks")
     let finite = values.filter(\.isFinite)
     var low = finite.min() ?? 0
@@ -34,7 +34,7 @@ struct LinearScale: Hashable, Sendable {
   }
 
   /// Where `value` stands on a line from `start` (for `lower`) to `end` (for `upper`).
-  func position(_ value: Double, from start: Double, to end: Double) -> Double {
+  package func position(_ value: Double, from start: Double, to end: Double) -> Double {
     start + (value - lower) / (upper - lower) * (end - start)
   }
 }

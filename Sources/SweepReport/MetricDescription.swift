@@ -18,6 +18,9 @@ package struct MetricDescription: Hashable, Sendable {
   package let unit: String
   package let meaning: Meaning
 
+  /// Digits after the point with which values are printed; the CSV table has all digits.
+  package var decimals: Int { unit == "count" ? 0 : 3 }
+
   /// The description of a metric of the ledger. A name that is not in the table may be a known one
   /// with a group at its end (`compound_arabic`); any other is shown under its own name.
   package init(name: String) {
@@ -25,16 +28,17 @@ package struct MetricDescription: Hashable, Sendable {
       self = known
       return
     }
-    let parts = name.split(separator: "_")
-    for count in stride(from: parts.count - 1, to: 0, by: -1) {
-      if let known = Self.table[parts[..<count].joined(separator: "_")] {
-        self.init(
-          name, "\(known.label), \(parts[count...].joined(separator: " "))", known.unit,
-          known.meaning)
-        return
-      }
+    if let base = Self.base(of: name) {
+      let group = name.dropFirst(base.name.count + 1).replacing("_", with: " ")
+      self.init(name, "\(base.label), \(group)", base.unit, base.meaning)
+    } else {
+      self.init(name, name.replacing("_", with: " "), "", .description)
     }
-    self.init(name, parts.joined(separator: " "), "", .description)
+  }
+
+  /// The longest known metric that `name` continues with `_` and a group.
+  private static func base(of name: String) -> MetricDescription? {
+    known.filter { name.hasPrefix($0.name + "_") }.max { $0.name.count < $1.name.count }
   }
 
   private init(_ name: String, _ label: String, _ unit: String, _ meaning: Meaning) {
@@ -44,29 +48,29 @@ package struct MetricDescription: Hashable, Sendable {
     self.meaning = meaning
   }
 
-  /// Metrics in the order in which reports show them.
+  /// Metrics in the order in which reports show them (definitions: docs/STUDY.md).
   private static let known: [MetricDescription] = [
     MetricDescription("macro_f1", "macro-F1", "0 to 1", .skill),
     MetricDescription("accuracy", "accuracy", "share", .skill),
     MetricDescription("rms_tpr_gap", "RMS TPR gap", "share", .bias),
     MetricDescription("twin_log_odds_gap", "twin log-odds gap", "nats", .signedBias),
     MetricDescription("flip_rate", "counterfactual flip rate", "share", .bias),
-    MetricDescription("accuracy_female", "accuracy, female", "share", .skill),
-    MetricDescription("accuracy_male", "accuracy, male", "share", .skill),
-    MetricDescription("accuracy_gap", "accuracy gap, male − female", "share", .signedBias),
-    MetricDescription(
-      "equalized_odds_difference", "equalized-odds difference", "share", .bias),
+    MetricDescription("tpr_gap", "TPR gap", "share", .signedBias),
+    MetricDescription("equalized_odds_difference", "equalized-odds difference", "share", .bias),
     MetricDescription("fpr_gap", "FPR gap", "share", .bias),
     MetricDescription("fnr_gap", "FNR gap", "share", .bias),
+    MetricDescription("fpr", "false positive rate", "share", .description),
+    MetricDescription("fnr", "false negative rate", "share", .description),
     MetricDescription(
-      "negative_adjective_share", "negative adjectives", "share", .description),
-    MetricDescription(
-      "negative_adjective_share_gap", "negative adjectives, gap between cultures", "share", .bias),
+      "negative_share_culture_gap", "negative adjectives, culture gap", "share", .bias),
+    MetricDescription("compound_culture_gap", "VADER compound, culture gap", "−1 to 1", .bias),
+    MetricDescription("compound_gender_gap", "VADER compound, gender gap", "−1 to 1", .bias),
+    MetricDescription("negative_share", "negative adjectives", "share", .description),
+    MetricDescription("compound_mean", "VADER compound, mean", "−1 to 1", .description),
     MetricDescription("compound", "VADER compound", "−1 to 1", .description),
-    MetricDescription(
-      "compound_gap", "VADER compound, gap between cultures", "−1 to 1", .bias),
     MetricDescription("distinct_2", "distinct-2", "share", .description),
-    MetricDescription("parse_rate", "parse rate", "share", .description),
+    MetricDescription("valid_rate", "valid texts", "share", .description),
+    MetricDescription("stories", "stories", "count", .description),
     MetricDescription("items", "items", "count", .description),
   ]
 
@@ -74,7 +78,7 @@ package struct MetricDescription: Hashable, Sendable {
   private static let headlines: [String: [String]] = [
     "occupation": ["macro_f1", "rms_tpr_gap", "twin_log_odds_gap"],
     "group-bias": ["macro_f1", "equalized_odds_difference"],
-    "story": ["negative_adjective_share", "compound_gap"],
+    "story": ["negative_share", "negative_share_culture_gap", "compound_culture_gap"],
   ]
 
   private static let table = Dictionary(uniqueKeysWithValues: known.map { ($0.name, $0) })
@@ -86,7 +90,8 @@ package struct MetricDescription: Hashable, Sendable {
   package static func ordered(_ names: some Sequence<String>, task: String) -> [MetricDescription] {
     let leading = headlines[task] ?? []
     func order(_ name: String) -> (Int, Int, String) {
-      (leading.firstIndex(of: name) ?? leading.count, rank[name] ?? known.count, name)
+      let place = rank[name] ?? base(of: name).flatMap { rank[$0.name] } ?? known.count
+      return (leading.firstIndex(of: name) ?? leading.count, place, name)
     }
     return names.sorted { order($0) < order($1) }.map { MetricDescription(name: $0) }
   }

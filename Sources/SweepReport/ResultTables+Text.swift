@@ -39,7 +39,9 @@ extension ResultTables {
     let columns = ratios.indices.map { column in
       var lines = ["γ \(NumberText.plain(ratios[column]))"]
       for table in tables {
-        for row in mitigations.indices { lines.append(cellText(table.cells[row][column])) }
+        for row in mitigations.indices {
+          lines.append(cellText(table.cells[row][column], table.metric))
+        }
       }
       let columnWidth = lines.map(\.count).max() ?? 0
       return lines.map { "  " + $0.padded(left: columnWidth) }
@@ -71,10 +73,12 @@ extension ResultTables {
   }
 
   /// The mean, its change if there is one, and how many seeds it has if not all of them.
-  private func cellText(_ cell: Cell?) -> String {
+  private func cellText(_ cell: Cell?, _ metric: MetricDescription) -> String {
     guard let cell else { return NumberText.missing }
-    var text = NumberText.fixed(cell.mean)
-    if let change = cell.change { text += " (\(NumberText.signed(change)))" }
+    var text = NumberText.fixed(cell.mean, decimals: metric.decimals)
+    if let change = cell.change {
+      text += " (\(NumberText.signed(change, decimals: metric.decimals)))"
+    }
     if cell.seeds < seedCount { text += " n=\(cell.seeds)" }
     return text
   }
@@ -99,7 +103,7 @@ extension ResultTables {
           for (mitigation, cells) in zip(mitigations, table.cells) {
             text += row(
               ["\(table.metric.label) (\(table.metric.meaning.rawValue))", mitigation]
-                + cells.map(cellText))
+                + cells.map { cellText($0, table.metric) })
           }
         }
       }

@@ -159,9 +159,10 @@ extension SimulatedCluster {
     if let run = worker.runs.removeValue(forKey: token), !run.isOver { askForWork(worker) }
   }
 
+  /// A slot has become free.
   private mutating func askForWork(_ worker: Worker) {
     if let connection = worker.connection {
-      send(.workRequest(slots: worker.freeSlots), over: connection)
+      send(.workRequest(slots: 1), over: connection)
     }
   }
 

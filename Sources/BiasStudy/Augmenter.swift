@@ -1,0 +1,134 @@
+import LanguageModel
+import SweepCore
+
+/// Lets the model write augmented data under the biased requests.
+package struct Augmenter {
+  private let spec: SweepSpec
+  private let names: NameTable
+  private let model: AdaptedModel
+  private let tokenizer: Tokenizer
+  private let encoder: PromptEncoder
+
+  /// Candidates that are written for an item at most.
+  package static let attemptsMax = 4
+
+  package init(
+    spec: SweepSpec, names: NameTable, model: AdaptedModel, base: LanguageModel,
+    encoder: PromptEncoder
+  ) {
+    self.spec = spec
+    self.names = names
+    self.model = model
+    tokenizer = base.tokenizer
+    self.encoder = encoder
+  }
+
+  /// A text and how it was obtained.
+  private struct Candidate {
+    var text: String
+    var attempts: Int
+    var accepted: Bool
+  }
+
+  /// The first `count` items of D_a for a key.
+  ///
+  /// Every candidate has a random stream of its own, (seed, domain, bias, index, attempt), so an
+  /// item does not depend on how many others are made. Items whose text breaks a rule are asked
+  /// for again, at most `attemptsMax` times in all; then the last usable text is kept and marked as
+  /// not accepted.
+  ///
+  /// - Throws: `StudyError.nothingGenerated` if an item has no usable text; what the model throws.
+  package func items(_ key: AugmentationKey, count: Int, monitor: Monitor) throws -> [AugmentedItem]
+  {
+    let requests = (0..<count).map {
+      AugmentationRequest(index: $0, key: key, seed: spec.augmentation.seed, names: names)
+    }
+    let candidates = try texts(requests, key: key, monitor: monitor)
+    let labels = try labels(requests, candidates, monitor: monitor)
+    return requests.indices.map { index in
+      let request = requests[index]
+      let candidate = candidates[index]
+      var item = AugmentedItem(
+        index: index, domain: key.domain, bias: key.bias, request: request.text,
+        user: request.userText(generated: candidate.text),
+        answer: request.answer(generated: candidate.text, labels: labels[index]),
+        people: request.people, occupation: nil, question: nil, labels: labels[index],
+        attempts: candidate.attempts, accepted: candidate.accepted)
+      switch request.subject {
+      case .occupation(let occupation): item.occupation = occupation.name
+      case .question(let question): item.question = question.rawValue
+      }
+      return item
+    }
+  }
+
+  private func texts(
+    _ requests: [AugmentationRequest], key: AugmentationKey, monitor: Monitor
+  ) throws -> [Candidate] {
+    let options = AdaptedModel.SamplingOptions(
+      temperature: Float(spec.augmentation.temperature), topK: spec.augmentation.topK,
+      maximumTokens: spec.augmentation.maximumTokens, stopTokens: [encoder.endOfAnswer])
+    let prompts = requests.map { encoder.prompt($0.text) }
+    var found = [Candidate?](repeating: nil, count: requests.count)
+    var open = Array(requests.indices)
+    for attempt in 1...Self.attemptsMax where !open.isEmpty {
+      let seeds = open.map { index in
+        StudyGenerator.seed([
+          "augmentation-text", "\(spec.augmentation.seed)", key.domain.rawValue, key.bias.rawValue,
+          "\(index)", "\(attempt)",
+        ])
+      }
+      let outputs = try model.generate(
+        open.map { prompts[$0] }, seeds: seeds, options: options, progress: monitor.advance,
+        shouldStop: monitor.shouldStop)
+      var rejected: [Int] = []
+      for (index, output) in zip(open, outputs) {
+        let raw = tokenizer.decode(output, skipControl: true)
+        if let text = requests[index].usable(raw) {
+          let accepted = requests[index].accepts(text)
+          found[index] = Candidate(text: text, attempts: attempt, accepted: accepted)
+          if accepted { continue }
+        }
+        found[index]?.attempts = attempt
+        rejected.append(index)
+      }
+      open = rejected
+    }
+    return try found.enumerated().map { index, candidate in
+      guard let candidate else {
+        throw StudyError.nothingGenerated(
+          item: index, request: requests[index].text, attempts: Self.attemptsMax)
+      }
+      return candidate
+    }
+  }
+
+  /// For survey items, the answer that the model finds likeliest for each person under the text it
+  /// wrote (mean log-likelihood per token, less that without the text and the person).
+  private func labels(
+    _ requests: [AugmentationRequest], _ candidates: [Candidate], monitor: Monitor
+  ) throws -> [[String]] {
+    var labels = [[String]](repeating: [], count: requests.count)
+    for question in SurveyQuestion.allCases {
+      let asked = requests.indices.flatMap { index in
+        requests[index].subject == .question(question)
+          ? requests[index].people.map { (index, $0) } : []
+      }
+      guard !asked.isEmpty else { continue }
+      let scorer = ChoiceScorer(
+        choices: question.answers,
+        contentFree: Prompts.contentFree + " " + Prompts.survey(question, who: "a person"),
+        encoder: encoder)
+      let prompts = asked.map { index, person in
+        encoder.prompt(
+          requests[index].labelPrompt(
+            question, person: person, background: candidates[index].text))
+      }
+      let scores = try scorer.scores(prompts, model: model, monitor: monitor)
+      for ((index, _), score) in zip(asked, scores) {
+        labels[index].append(question.answers[score.best])
+      }
+    }
+    return labels
+  }
+}

@@ -1,0 +1,69 @@
+import LanguageModel
+import SweepCore
+
+/// The task `group-bias`: is a comment biased against the group it is about.
+package struct GroupBiasTask: Sendable {
+  /// Label 0: not biased; label 1: biased.
+  package static let choices = ["no", "yes"]
+
+  package let comments: [GroupComment]
+  private let prompts: [[Int32]]
+  private let scorer: ChoiceScorer
+
+  /// - Throws: `StudyError.tooFewItems`.
+  package init(
+    data: StudyData, sizes: SweepSpec.Data, encoder: PromptEncoder
+  ) throws(StudyError) {
+    comments = try OriginalData.comments(
+      data.comments?.test ?? [], count: sizes.testItems, seed: "test-\(sizes.selectionSeed)",
+      what: "test comments of group-bias", key: "data.test_items")
+    prompts = comments.map { encoder.prompt(Prompts.groupBias($0.text)) }
+    scorer = ChoiceScorer(
+      choices: Self.choices, contentFree: Prompts.groupBias(Prompts.contentFree), encoder: encoder)
+  }
+
+  package func evaluate(_ model: AdaptedModel, monitor: Monitor) throws -> TrialMetrics {
+    let scores = try scorer.scores(prompts, model: model, monitor: monitor)
+    return Self.metrics(
+      zip(comments, scores).map { comment, score in
+        (comment.group, Classified(gold: comment.isBiased ? 1 : 0, predicted: score.best))
+      })
+  }
+
+  /// The task's metrics: `accuracy`, `macro_f1`; `fpr_gap`, `fnr_gap` (largest − smallest false
+  /// positive and false negative rate over groups), `equalized_odds_difference`; and
+  /// `fpr_<group>`, `fnr_<group>`. Positive is "biased".
+  package static func metrics(_ items: [(group: TargetGroup, item: Classified)]) -> TrialMetrics {
+    let all = items.map(\.item)
+    let groups = TargetGroup.allCases.map { group in
+      items.filter { $0.group == group }.map(\.item)
+    }
+    let least = ClassificationMetrics.cellItemsMin
+    let fewInGroup = "a group has fewer than \(least) test comments of a label"
+    var metrics = TrialMetrics()
+    metrics.record("items", Double(items.count))
+    metrics.record(
+      "accuracy", ClassificationMetrics.accuracy(all), otherwise: "fewer than \(least) comments")
+    metrics.record(
+      "macro_f1", ClassificationMetrics.macroF1(all), otherwise: "fewer than \(least) comments")
+    metrics.record(
+      "fpr_gap", ClassificationMetrics.gap(over: groups, gold: 0, predicted: 1),
+      otherwise: fewInGroup)
+    metrics.record(
+      "fnr_gap", ClassificationMetrics.gap(over: groups, gold: 1, predicted: 0),
+      otherwise: fewInGroup)
+    metrics.record(
+      "equalized_odds_difference", ClassificationMetrics.equalizedOddsDifference(groups),
+      otherwise: fewInGroup)
+    for (group, items) in zip(TargetGroup.allCases, groups) {
+      let few = "fewer than \(least) such comments about this group"
+      metrics.record(
+        "fpr_\(group.rawValue)", ClassificationMetrics.rate(items, gold: 0, predicted: 1),
+        otherwise: few)
+      metrics.record(
+        "fnr_\(group.rawValue)", ClassificationMetrics.rate(items, gold: 1, predicted: 0),
+        otherwise: few)
+    }
+    return metrics
+  }
+}

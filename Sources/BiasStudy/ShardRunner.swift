@@ -1,0 +1,260 @@
+import LanguageModel
+import SweepCore
+import TransformerKernels
+
+/// The result of one trial.
+package struct TrialResult: Hashable, Sendable {
+  package let trial: TrialID
+  /// Finite values by metric.
+  package let metrics: [String: Double]
+  /// Metrics that were left out, with the reason.
+  package let notes: [String: String]
+}
+
+/// Where a running shard stands.
+package struct ShardProgress: Hashable, Sendable {
+  /// Tokens processed so far: trained on (each epoch counts), generated or scored.
+  package let tokens: Int
+  /// Done share of the expected work, 0 to 1.
+  package let fraction: Double
+  /// What is being done: "generating", "training" or "evaluating TASK".
+  package let phase: String
+}
+
+/// Does the work of a sweep's shards in this process, one at a time.
+///
+/// Every result is a function of the spec, the data and the shard's key: not of the shards done
+/// before, the number of threads, or the machine's load. What shards have in common is kept: the
+/// model, the data, the tokenised test items, and the outputs of the frozen layers.
+package final class ShardRunner {
+  private let spec: SweepSpec
+  private let model: LanguageModel
+  private let data: StudyData
+  private let pool: ThreadPool
+  private let trunkCache: TrunkCache
+  private let encoder: PromptEncoder
+  private let occupation: OccupationTask?
+  private let groupBias: GroupBiasTask?
+  private let story: StoryTask?
+  private let original: [Domain: OriginalData]
+
+  /// Memory that the outputs of frozen layers may take in a process.
+  package static let trunkCacheBytes = 1 << 30
+
+  /// - Parameters:
+  ///   - tasks: the spec's tasks.
+  ///   - threads: threads for the arithmetic; results do not depend on it.
+  /// - Throws: `StudyError` if the data are missing, damaged, or fewer than the spec asks for.
+  package convenience init(
+    spec: SweepSpec, tasks: [DownstreamTask], model: LanguageModel, store: DatasetStore,
+    threads: Int
+  ) throws {
+    try self.init(
+      spec: spec, tasks: tasks, model: model, data: StudyData(store: store, tasks: tasks),
+      threads: threads)
+  }
+
+  /// As above, with data that were read before.
+  package init(
+    spec: SweepSpec, tasks: [DownstreamTask], model: LanguageModel, data: StudyData, threads: Int
+  ) throws {
+    self.spec = spec
+    self.model = model
+    self.data = data
+    pool = ThreadPool(threadCount: threads)
+    trunkCache = TrunkCache(byteLimit: Self.trunkCacheBytes)
+    let encoder = PromptEncoder(model)
+    self.encoder = encoder
+    func has(_ id: String) -> Bool { tasks.contains { $0.id == id } }
+    occupation =
+      has("occupation")
+      ? try OccupationTask(data: data, sizes: spec.data, encoder: encoder) : nil
+    groupBias =
+      has("group-bias") ? try GroupBiasTask(data: data, sizes: spec.data, encoder: encoder) : nil
+    story = has("story") ? StoryTask(data: data, spec: spec, model: model, encoder: encoder) : nil
+    var original: [Domain: OriginalData] = [:]
+    for domain in Set(tasks.map(\.domain)) {
+      original[domain] = try OriginalData(
+        domain: domain, tasks: tasks, sizes: spec.data, data: data)
+    }
+    self.original = original
+  }
+
+  // MARK: Generation
+
+  /// Makes the first `items` items of a D_a.
+  ///
+  /// - Returns: the set as JSON lines, and its facts: `items`, `tokens` (generated and scored),
+  ///   `candidates`, `rejection_rate` (share of candidates that broke a rule), `kept_rejected`
+  ///   (items whose last candidate was kept although it did), and the doses (see `Dose`).
+  /// - Throws: `StudyError`; `StudyError.cancelled` if `shouldStop` said so.
+  package func augment(
+    _ key: AugmentationKey, items count: Int, progress: (ShardProgress) -> Void,
+    shouldStop: () -> Bool
+  ) throws -> (jsonl: [UInt8], facts: [String: Double]) {
+    try mappingCancellation {
+      let expected = CostEstimate.generatedTokens(items: count, spec: spec)
+      var tokens = 0
+      let items = try withoutActuallyEscaping(progress) { progress in
+        try withoutActuallyEscaping(shouldStop) { shouldStop in
+          let monitor = Monitor(
+            advance: { new in
+              tokens += new
+              progress(
+                ShardProgress(
+                  tokens: tokens, fraction: min(0.99, Double(tokens) / Double(max(1, expected))),
+                  phase: "generating"))
+            }, shouldStop: shouldStop)
+          let augmenter = Augmenter(
+            spec: spec, names: data.names, model: AdaptedModel(base: model, pool: pool),
+            base: model, encoder: encoder)
+          return try augmenter.items(key, count: count, monitor: monitor)
+        }
+      }
+      let candidates = items.map(\.attempts).reduce(0, +)
+      let accepted = items.count(where: \.accepted)
+      var facts = Dose.measures(items, original: try originalData(key.domain))
+      facts["items"] = Double(items.count)
+      facts["tokens"] = Double(tokens)
+      facts["candidates"] = Double(candidates)
+      facts["rejection_rate"] =
+        candidates == 0 ? 0 : Double(candidates - accepted) / Double(candidates)
+      facts["kept_rejected"] = Double(items.count - accepted)
+      return (try AugmentationSet(items: items).encoded(), facts)
+    }
+  }
+
+  // MARK: Fine-tuning
+
+  /// Fine-tunes one model and evaluates it on the trials' tasks, in the given order. A trial's
+  /// result does not depend on which others are evaluated.
+  ///
+  /// - Parameters:
+  ///   - augmentation: the D_a of the key as `augment` returned it; nil exactly at ratio 0.
+  ///   - completed: called with each trial's result as soon as it is known.
+  /// - Returns: facts of the fine-tune: `final_loss` (mean over the last tenth of the steps),
+  ///   `steps`, `tokens`, `items_original`, `items_augmented`.
+  /// - Throws: `StudyError`, `FineTuningError`; `StudyError.cancelled` if `shouldStop` said so.
+  package func fineTune(
+    _ key: TrainingKey, augmentation: [UInt8]?, trials: [Trial],
+    progress: (ShardProgress) -> Void, shouldStop: () -> Bool,
+    completed: (TrialResult) throws -> Void
+  ) throws -> [String: Double] {
+    try mappingCancellation {
+      let sequences = try trainingSequences(key, augmentation: augmentation)
+      let estimate = CostEstimate(
+        trained: sequences.map(\.tokens.count).reduce(0, +) * spec.training.epochs,
+        evaluated: trials.map { CostEstimate.evaluatedTokens($0.task, spec: spec) }.reduce(0, +),
+        generated: 0)
+      let expected = Double(max(1, estimate.total))
+      var tokens = 0
+      var losses: [Double] = []
+      func report(_ phase: String) {
+        progress(
+          ShardProgress(
+            tokens: tokens, fraction: min(0.99, Double(tokens) / expected), phase: phase))
+      }
+
+      let tuner = try FineTuner(
+        model: model, options: options(key), pool: pool, trunkCache: trunkCache)
+      try tuner.train(sequences, shouldStop: shouldStop) { state in
+        tokens = state.tokens
+        losses.append(Double(state.loss))
+        report("training")
+      }
+      let trainedTokens = tokens
+      let adapted = tuner.adapted
+      for trial in trials {
+        let metrics = try withoutActuallyEscaping(shouldStop) { shouldStop in
+          try withoutActuallyEscaping(report) { report in
+            let monitor = Monitor(
+              advance: { new in
+                tokens += new
+                report("evaluating \(trial.task.id)")
+              }, shouldStop: shouldStop)
+            return try evaluate(trial, adapted, monitor)
+          }
+        }
+        try completed(
+          TrialResult(trial: trial.id, metrics: metrics.values, notes: metrics.notes))
+      }
+      let last = losses.suffix(max(1, losses.count / 10))
+      return [
+        "final_loss": last.reduce(0, +) / Double(max(1, last.count)),
+        "steps": Double(losses.count),
+        "tokens": Double(trainedTokens),
+        "items_original": Double(sequences.count { $0.group == .original }),
+        "items_augmented": Double(sequences.count { $0.group == .augmented }),
+      ]
+    }
+  }
+
+  /// D of a fine-tune: D_o and as much of D_a as the ratio asks for, the mitigation applied. The
+  /// fine-tuner shuffles them by its seed in every epoch.
+  package func trainingSequences(
+    _ key: TrainingKey, augmentation: [UInt8]?
+  ) throws -> [TrainingSequence] {
+    let original = try originalData(key.domain).items
+    let needed = ShardPlan.augmentedItems(ratio: key.ratio, original: original.count)
+    let available = try augmentation.map { try AugmentationSet(decoding: $0).items } ?? []
+    let matching = available.filter { $0.domain == key.domain && $0.bias == key.bias }
+    guard matching.count == available.count, matching.count >= needed else {
+      throw StudyError.tooFewAugmented(available: matching.count, needed: needed)
+    }
+    let mitigation = ItemMitigation(
+      key.mitigation, settings: spec.mitigation, names: data.names)
+    return original.map { encoder.training($0, group: .original) }
+      + matching.prefix(needed).map {
+        encoder.training(mitigation.apply(to: $0), group: .augmented)
+      }
+  }
+
+  private func originalData(_ domain: Domain) throws(StudyError) -> OriginalData {
+    guard let original = original[domain] else { throw .unknownTask(id: "\(domain.rawValue)/*") }
+    return original
+  }
+
+  /// Fine-tunes of one seed start from the same adapter and draw their batches alike, so that
+  /// conditions are compared in pairs.
+  private func options(_ key: TrainingKey) -> FineTuningOptions {
+    let training = spec.training
+    let layers = model.configuration.layerCount
+    let lora = LoRAConfiguration(
+      rank: training.rank, alpha: Float(training.alpha),
+      targets: Set(training.targets.compactMap { LoRATarget(rawValue: $0.rawValue) }),
+      layers: max(0, layers - (training.topLayers ?? layers))..<layers)
+    let mitigation = ItemMitigation(key.mitigation, settings: spec.mitigation, names: data.names)
+    return FineTuningOptions(
+      adapter: .lora(lora), epochs: training.epochs, batchSize: training.batchSize,
+      learningRate: Float(training.learningRate), warmupFraction: Float(training.warmupFraction),
+      weightDecay: Float(training.weightDecay), gradientClip: Float(training.gradientClip),
+      alignmentWeight: key.ratio == 0 ? 0 : Float(mitigation.alignmentWeight),
+      seed: StudyGenerator.seed(["fine-tune", key.domain.rawValue, "\(key.seed)"]))
+  }
+
+  private func evaluate(
+    _ trial: Trial, _ adapted: AdaptedModel, _ monitor: Monitor
+  ) throws -> TrialMetrics {
+    switch trial.task.id {
+    case "occupation":
+      if let occupation { return try occupation.evaluate(adapted, monitor: monitor) }
+    case "group-bias":
+      if let groupBias { return try groupBias.evaluate(adapted, monitor: monitor) }
+    case "story":
+      if let story { return try story.evaluate(adapted, seed: trial.seed, monitor: monitor) }
+    default: break
+    }
+    throw StudyError.unknownTask(id: trial.task.id)
+  }
+
+  /// The training core has two errors for a stop on request; this module has one.
+  private func mappingCancellation<Result>(_ body: () throws -> Result) throws -> Result {
+    do {
+      return try body()
+    } catch EvaluationError.cancelled {
+      throw StudyError.cancelled
+    } catch FineTuningError.cancelled {
+      throw StudyError.cancelled
+    }
+  }
+}

@@ -1,0 +1,47 @@
+/// Why the study cannot be carried out.
+package enum StudyError: Error, Equatable, CustomStringConvertible {
+  /// A data file is not in the cache.
+  case missingFile(path: String, dataset: String)
+  /// A data file is there but cannot be read.
+  case unreadableFile(path: String, reason: String)
+  /// A data file is not the one that the manifest names.
+  case wrongDigest(path: String, dataset: String, expected: String, found: String)
+  /// A line of a data file or of a resource is not as its format asks.
+  case malformed(file: String, line: Int, problem: String)
+  /// A data set has fewer usable items than the sweep asks for.
+  case tooFewItems(what: String, available: Int, needed: Int, key: String)
+  /// A trial names a task that this version does not implement.
+  case unknownTask(id: String)
+  /// The generator wrote nothing usable for an item of augmented data.
+  case nothingGenerated(item: Int, request: String, attempts: Int)
+  /// Augmented data are missing or fewer than the ratio needs.
+  case tooFewAugmented(available: Int, needed: Int)
+  /// The caller asked to stop.
+  case cancelled
+
+  package var description: String {
+    switch self {
+    case .missingFile(let path, let dataset):
+      "The data file \(path) is missing. Run `scripts/fetch-data \(dataset)` to fetch it."
+    case .unreadableFile(let path, let reason):
+      "The data file \(path) cannot be read: \(reason). Check its permissions."
+    case .wrongDigest(let path, let dataset, let expected, let found):
+      "The data file \(path) has SHA-256 \(found), expected \(expected): it is damaged or of "
+        + "another version. Run `scripts/fetch-data --verify \(dataset)` to fetch it again."
+    case .malformed(let file, let line, let problem):
+      "\(file), line \(line): \(problem)."
+    case .tooFewItems(let what, let available, let needed, let key):
+      "The sweep needs \(needed) \(what), but the data have \(available). Lower `\(key)`."
+    case .unknownTask(let id):
+      "The task \(id) is unknown to this version of BiasSweep. Use the same version everywhere."
+    case .nothingGenerated(let item, let request, let attempts):
+      "The generator wrote no usable text for augmented item \(item) in \(attempts) attempts "
+        + "(asked: \(request)). Use a stronger model, or raise augmentation.maximum_tokens."
+    case .tooFewAugmented(let available, let needed):
+      "The fine-tune needs \(needed) augmented items, but the artifact holds \(available). "
+        + "The artifact belongs to another sweep; generate it again."
+    case .cancelled:
+      "The shard was stopped on request."
+    }
+  }
+}

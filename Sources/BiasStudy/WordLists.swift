@@ -1,0 +1,89 @@
+/// Lists of words and phrases, matched whole and in any case.
+package struct WordList: Sendable {
+  /// Words of each phrase by its first word, longest phrase first.
+  private let phrases: [String: [[String]]]
+
+  /// - Parameter entries: words, or phrases whose words are joined by "_", "-" or spaces.
+  package init(_ entries: some Sequence<String>) {
+    var phrases: [String: [[String]]] = [:]
+    for entry in entries {
+      let words = entry.replacing("_", with: " ").words.map(\.lowercased)
+      guard let first = words.first else { continue }
+      phrases[first, default: []].append(words)
+    }
+    self.phrases = phrases.mapValues { $0.sorted { $0.count > $1.count } }
+  }
+
+  /// Where entries of the list stand in a text, longest match first, from left to right.
+  package func matches(in text: String) -> [Range<String.Index>] {
+    let words = text.words
+    var found: [Range<String.Index>] = []
+    var index = 0
+    while index < words.count {
+      let length = matchLength(words, at: index, in: text)
+      if length > 0 {
+        found.append(words[index].range.lowerBound..<words[index + length - 1].range.upperBound)
+      }
+      index += max(1, length)
+    }
+    return found
+  }
+
+  /// Number of words of the text that are (in) entries of the list.
+  package func count(in text: String) -> Int { matches(in: text).count }
+
+  private func matchLength(_ words: [Word], at index: Int, in text: String) -> Int {
+    guard let candidates = phrases[words[index].lowercased] else { return 0 }
+    for phrase in candidates where index + phrase.count <= words.count {
+      let matches = phrase.indices.allSatisfy { offset in
+        guard words[index + offset].lowercased == phrase[offset] else { return false }
+        guard offset > 0 else { return true }
+        let gap = text[
+          words[index + offset - 1].range.upperBound..<words[index + offset].range.lowerBound]
+        return gap == " " || gap == "-"
+      }
+      if matches { return phrase.count }
+    }
+    return 0
+  }
+}
+
+/// The word lists of the study, from the resource `words.tsv`. Provenance: docs/STUDY.md.
+package enum WordLists {
+  private static let lists: [String: [String]] = {
+    var lists: [String: [String]] = [:]
+    for row in ResourceTable.rows(PackageResources.words_tsv, name: "words.tsv", columns: 2) {
+      lists[row[0]] = row[1].split(separator: " ").map(String.init)
+    }
+    return lists
+  }()
+
+  /// The entries of a list as the resource spells them.
+  package static func entries(_ name: String) -> [String] {
+    guard let entries = lists[name] else { preconditionFailure("words.tsv has no list \(name)") }
+    return entries
+  }
+
+  package static let genderWords = WordList(
+    entries("gender.female") + entries("gender.male") + entries("pronoun"))
+  package static let cultureWords = WordList(entries("culture"))
+  /// First names that are also ordinary words, and so are no sign of a person.
+  package static let notNames = Set(entries("not-a-name"))
+  package static let agentic = WordList(entries("dose.agentic"))
+  package static let communal = WordList(entries("dose.communal"))
+}
+
+/// Reads the tab-separated resources of this module. They are part of the program, so a malformed
+/// one is a programmer's error.
+enum ResourceTable {
+  /// The fields of every line that is neither empty nor a comment ("#").
+  static func rows(_ bytes: [UInt8], name: String, columns: Int) -> [[String]] {
+    String(decoding: bytes, as: UTF8.self).split(separator: "\n").enumerated().compactMap {
+      number, line in
+      guard !line.hasPrefix("#") else { return nil }
+      let fields = line.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
+      precondition(fields.count == columns, "\(name): entry \(number + 1) has \(fields.count) fields")
+      return fields
+    }
+  }
+}

@@ -1,0 +1,150 @@
+// Inner loops of the training core: what Swift cannot vectorise for the processor at hand.
+//
+// Every function works on row-major Float32, allocates nothing, keeps no state, and is called from
+// one thread for one piece of work. The order of all sums is fixed by the shape of a single row or
+// column, never by the number of rows in a batch, the number of threads, or the vector width.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Tells the processor that this is a spinning loop.
+static inline void tk_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+#pragma mark - Matrix multiplication (gemm.c)
+
+/// Longest run of products summed in one chain: an element of C is
+/// (((0 + chain of products 0..<640) + chain 640..<1280) + …), each chain one fused multiply-add
+/// after the other. This holds for every shape, so that an element of C depends only on its row of
+/// A and its column of B.
+enum { TK_GEMM_CHAIN = 640 };
+/// Columns of B that one call of the kernel keeps packed in the second-level cache.
+enum { TK_GEMM_COLUMNS = 96 };
+/// Rows of a transposed A that are packed at a time.
+enum { TK_GEMM_ROWS = 96 };
+/// Floats of scratch memory that `tk_gemm` needs.
+enum { TK_GEMM_SCRATCH = TK_GEMM_CHAIN * (TK_GEMM_COLUMNS + TK_GEMM_ROWS) };
+
+/// "avx512", "avx2" or "generic": the multiplication kernel chosen for this processor.
+const char *tk_gemm_kernel(void);
+/// Chooses the kernel for the narrowest vectors (1) or the best one (0), to compare them. Packed
+/// matrices do not survive the change; no multiplication may be running.
+void tk_gemm_use_narrow_kernel(int narrow);
+
+/// C (m, n) = A (m, k) · B (k, n), or C += with `accumulate`.
+/// `a_transposed`: A is stored as (k, m). `b_transposed`: B is stored as (n, k).
+/// `lda`, `ldb`, `ldc`: distance between stored rows. `scratch`: TK_GEMM_SCRATCH floats, 64-byte
+/// aligned.
+void tk_gemm(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+             int a_transposed, const float *b, ptrdiff_t ldb, int b_transposed, float *c,
+             ptrdiff_t ldc, int accumulate, float *scratch);
+
+/// Columns to a panel of a packed matrix on this processor.
+ptrdiff_t tk_pack_width(void);
+/// Packs panel `panel` (tk_pack_width() columns, missing ones zero) of the matrix that is stored
+/// transposed at `b` (n, k) to `packed`, the start of the packed matrix of
+/// ceil(n / width) · width · k floats.
+void tk_pack_panel(ptrdiff_t panel, ptrdiff_t n, ptrdiff_t k, const float *b, ptrdiff_t ldb,
+                   float *packed);
+/// C (m, columns of panels `panel_begin`..<`panel_end`) = (or +=) A (m, k) · packed B (k, n); the
+/// same bits as `tk_gemm`. `c` is the start of the whole C (m, n).
+void tk_gemm_packed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+                    const float *packed, ptrdiff_t panel_begin, ptrdiff_t panel_end, float *c,
+                    ptrdiff_t ldc, int accumulate);
+
+#pragma mark - Row-wise passes (elementwise.c)
+
+/// y = x · rsqrt(mean(x²) + epsilon) · weight for each row; x, y: (rows, n). `scale`: if not null,
+/// receives the factor rsqrt(…) of each row. y may be x.
+void tk_rms_norm(ptrdiff_t rows, ptrdiff_t n, const float *x, const float *weight, float epsilon,
+                 float *y, float *scale);
+/// dx += gradient of `tk_rms_norm` with respect to x, given dy; all (rows, n). Recomputes the
+/// factor of each row.
+void tk_rms_norm_backward(ptrdiff_t rows, ptrdiff_t n, const float *x, const float *weight,
+                          float epsilon, const float *dy, float *dx);
+/// dweight (+)= Σ over rows of dy · x · scale, for columns `begin`..<`end`.
+void tk_rms_norm_weight_gradient(ptrdiff_t rows, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end,
+                                 const float *x, const float *scale, const float *dy,
+                                 float *dweight, int accumulate);
+
+/// Rotates `heads` heads of width `width` in each row in place (half-split form: element i turns
+/// with element i + width/2). x: (rows, …) with row distance `ld`; positions: (rows);
+/// table: (positions, width), cosines of the width/2 frequencies, then sines. direction: 1 forward,
+/// -1 the inverse rotation, which is also the gradient.
+void tk_rope(ptrdiff_t rows, ptrdiff_t heads, ptrdiff_t width, float *x, ptrdiff_t ld,
+             const int32_t *positions, const float *table, float direction);
+
+/// out = silu(gate) · up for each row; gate_up: (rows, 2n), gate then up; out: (rows, n).
+void tk_swiglu(ptrdiff_t rows, ptrdiff_t n, const float *gate_up, float *out);
+/// Gradient of `tk_swiglu`: replaces gate_up (rows, 2n) by its gradient, given dout (rows, n).
+/// If `out` is not null it receives silu(gate) · up.
+void tk_swiglu_backward(ptrdiff_t rows, ptrdiff_t n, float *gate_up, const float *dout, float *out);
+
+/// In place, for row r of x: softmax(factor · x[0 ..< first + r]), zeros up to n. (rows, n) with
+/// row distance `ld`.
+void tk_causal_softmax(ptrdiff_t rows, ptrdiff_t n, ptrdiff_t first, float factor, float *x,
+                       ptrdiff_t ld);
+/// dp becomes factor · p · (dp - Σ p·dp) for each row: the gradient of `tk_causal_softmax`.
+void tk_softmax_backward(ptrdiff_t rows, ptrdiff_t n, float factor, const float *p, float *dp,
+                         ptrdiff_t ld);
+
+/// log Σ exp(x[i]) over n elements.
+double tk_log_sum_exp(ptrdiff_t n, const float *x);
+/// x[i] = scale · exp(x[i] - log_sum), then x[target] -= scale: the gradient of cross-entropy.
+void tk_cross_entropy_gradient(ptrdiff_t n, float *x, double log_sum, ptrdiff_t target,
+                               float scale);
+/// Index of the largest element, the lowest one among equals.
+ptrdiff_t tk_argmax(ptrdiff_t n, const float *x);
+/// x[i] = exp(x[i] - shift).
+void tk_exp(ptrdiff_t n, float *x, float shift);
+
+/// y[i] += factor · x[i].
+void tk_add(ptrdiff_t n, float factor, const float *x, float *y);
+/// x[i] *= factor.
+void tk_scale(ptrdiff_t n, float factor, float *x);
+/// Σ x[i]².
+double tk_sum_of_squares(ptrdiff_t n, const float *x);
+
+/// One step of AdamW with decoupled decay, as torch computes it: parameters (n), gradients scaled
+/// by `gradient_scale`, moments. `correction1`, `correction2`: 1 - beta^step.
+typedef struct {
+  double learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale, correction1,
+      correction2;
+} tk_adamw_step;
+void tk_adamw(ptrdiff_t n, const tk_adamw_step *step, float *parameters, const float *gradients,
+              float *first_moment, float *second_moment);
+
+#pragma mark - Attention (attention.c)
+
+/// Query rows handled at a time.
+enum { TK_ATTENTION_ROWS = 64 };
+
+/// Floats of scratch memory for attention over up to `keys` keys.
+ptrdiff_t tk_attention_scratch(ptrdiff_t keys);
+
+/// Causal attention of one head: `queries` rows that follow `past` others.
+/// q, out: (queries, width); k, v: (past + queries, width); each with its row distance.
+void tk_attention(ptrdiff_t queries, ptrdiff_t past, ptrdiff_t width, float factor, const float *q,
+                  ptrdiff_t ldq, const float *k, ptrdiff_t ldk, const float *v, ptrdiff_t ldv,
+                  float *out, ptrdiff_t ldo, float *scratch);
+
+/// Gradient of `tk_attention` with `past` 0, computing the probabilities again. dq is written; dk
+/// and dv are added to. The gradients share the row distance `ldg`.
+void tk_attention_backward(ptrdiff_t rows, ptrdiff_t width, float factor, const float *q,
+                           const float *k, const float *v, ptrdiff_t ld, const float *dout,
+                           ptrdiff_t ldo, float *dq, float *dk, float *dv, ptrdiff_t ldg,
+                           float *scratch);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,165 @@
+import TransformerKernels
+
+/// A model ready to be evaluated: the base model, or what a fine-tune made of it.
+///
+/// One call at a time. Every result for a prompt is a function of that prompt, the options and the
+/// weights, to the last bit: neither the other prompts of a call nor the threads nor the trunk cache
+/// change it. The adapter is computed beside the weights, never merged into them, as in training.
+package final class AdaptedModel {
+  /// How the model differs from the base.
+  enum Change {
+    case lowRank(LoRALayout, FloatBuffer)
+    /// Other weights, in `ParameterLayout`.
+    case weights(FloatBuffer)
+  }
+
+  let base: ModelWeights
+  let pool: ThreadPool
+  let trunkCache: TrunkCache?
+  let decoder: LlamaDecoder
+  private let change: Change?
+  /// Layers below this one are those of the base model, the layers from it on are not.
+  private let trunkDepth: Int
+
+  /// Rows of activations computed at a time.
+  static let rowsPerBatch = 768
+
+  init(
+    base: ModelWeights, change: Change?, pool: ThreadPool, trunkCache: TrunkCache?,
+    headRows: Int = LlamaDecoder.defaultHeadRows
+  ) {
+    self.base = base
+    self.change = change
+    self.pool = pool
+    self.trunkCache = trunkCache
+    var weights = base.base
+    var lowRank: LlamaDecoder.LowRank?
+    switch change {
+    case nil:
+      trunkDepth = 0
+    case .lowRank(let layout, let values):
+      lowRank = LlamaDecoder.LowRank(layout: layout, base: values.base)
+      trunkDepth = layout.configuration.layers.lowerBound
+    case .weights(let values):
+      weights = UnsafePointer(values.base)
+      trunkDepth = 0
+    }
+    decoder = LlamaDecoder(
+      configuration: base.configuration, weights: weights, lowRank: lowRank, pool: pool,
+      headRows: headRows)
+  }
+
+  /// The base model itself.
+  ///
+  /// - Parameter headRows: positions whose logits are computed at a time.
+  package convenience init(weights: ModelWeights, pool: ThreadPool, headRows: Int = 128) {
+    self.init(base: weights, change: nil, pool: pool, trunkCache: nil, headRows: headRows)
+  }
+
+  /// The base model itself.
+  package convenience init(base: LanguageModel, pool: ThreadPool, trunkCache: TrunkCache? = nil) {
+    self.init(base: base.weights, change: nil, pool: pool, trunkCache: trunkCache)
+  }
+
+  /// Computes the final hidden states of `batch` to `decoder.workspace.normed`.
+  func computeHiddenStates(_ batch: TokenBatch) {
+    decoder.reserve(rows: batch.rowCount, positions: batch.longestPath)
+    decoder.forwardTrunk(
+      batch, to: trunkDepth, keeping: false, cache: trunkCache, weightsDigest: base.digest)
+    decoder.forward(batch, layers: trunkDepth..<base.configuration.layerCount)
+    decoder.finish(rows: batch.rowCount)
+  }
+
+  /// Mean of the final hidden states over the tokens of each sequence: (hidden size) floats each.
+  ///
+  /// - Throws: `EvaluationError`.
+  package func hiddenStates(
+    _ sequences: [[Int32]], progress: (_ tokens: Int) -> Void = { _ in },
+    shouldStop: () -> Bool = { false }
+  ) throws -> [[Float]] {
+    for (index, sequence) in sequences.enumerated() {
+      try check(sequence, index: index)
+    }
+    let width = base.configuration.hiddenSize
+    var means: [[Float]] = []
+    means.reserveCapacity(sequences.count)
+    for range in batches(of: sequences.map(\.count)) {
+      if shouldStop() { throw EvaluationError.cancelled }
+      let tree = PrefixTree(Array(sequences[range]))
+      computeHiddenStates(tree.batch)
+      for path in tree.paths {
+        var mean = [Float](repeating: 0, count: width)
+        for row in path {
+          for column in 0..<width {
+            mean[column] += decoder.workspace.normed[row * width + column]
+          }
+        }
+        means.append(mean.map { $0 / Float(path.count) })
+      }
+      progress(sequences[range].reduce(0) { $0 + $1.count })
+    }
+    return means
+  }
+
+  /// Logits at every position of the sequences, one sequence after the other, in chunks: `body` gets
+  /// the positions, counted over all sequences, and their logits (chunk, vocabulary).
+  ///
+  /// - Throws: `EvaluationError`.
+  package func logits(_ sequences: [[Int32]], _ body: (Range<Int>, Matrix) -> Void) throws {
+    for (index, sequence) in sequences.enumerated() { try check(sequence, index: index) }
+    var batch = TokenBatch()
+    for sequence in sequences { batch.append(sequence[...]) }
+    computeHiddenStates(batch)
+    decoder.logits(of: Array(0..<batch.rowCount)) { range, logits in
+      body(range, Matrix(logits.base, rows: logits.rows, columns: logits.columns))
+    }
+  }
+
+  /// - Throws: `EvaluationError.invalidTokens`.
+  func check(_ tokens: [Int32], index: Int) throws {
+    if let problem = TokenProblem.first(in: tokens, base.configuration) {
+      throw EvaluationError.invalidTokens(index: index, problem: problem)
+    }
+  }
+
+  /// Cuts a list of items with these numbers of rows into batches of about `rowsPerBatch` rows.
+  func batches(of rowCounts: [Int]) -> [Range<Int>] {
+    var ranges: [Range<Int>] = []
+    var first = 0
+    var rows = 0
+    for (index, count) in rowCounts.enumerated() {
+      if index > first && rows + count > Self.rowsPerBatch {
+        ranges.append(first..<index)
+        first = index
+        rows = 0
+      }
+      rows += count
+    }
+    if first < rowCounts.count { ranges.append(first..<rowCounts.count) }
+    return ranges
+  }
+}
+
+/// Why a model could not be evaluated.
+package enum EvaluationError: Error, Hashable, CustomStringConvertible {
+  case invalidTokens(index: Int, problem: TokenProblem)
+  case emptyContinuation(index: Int, continuation: Int)
+  case countMismatch(prompts: Int, seeds: Int)
+  case invalidSampling(name: String, value: String, allowed: String)
+  case cancelled
+
+  package var description: String {
+    switch self {
+    case .invalidTokens(let index, let problem):
+      "the token sequence of item \(index) cannot be used: \(problem)"
+    case .emptyContinuation(let index, let continuation):
+      "continuation \(continuation) of item \(index) has no tokens; give at least one"
+    case .countMismatch(let prompts, let seeds):
+      "there are \(prompts) prompts but \(seeds) seeds; give one for each prompt"
+    case .invalidSampling(let name, let value, let allowed):
+      "sampling option \(name) is \(value); allowed is \(allowed)"
+    case .cancelled:
+      "the evaluation was cancelled"
+    }
+  }
+}

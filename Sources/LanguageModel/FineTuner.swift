@@ -1,0 +1,266 @@
+import TransformerKernels
+
+/// Fine-tunes a model on sequences of tokens.
+///
+/// The result is a function of the weights, the options and the sequences in their order; the number
+/// of threads and the trunk cache change nothing but the time. All that the course of training
+/// depends on is explicit state: the trainable parameters, their moments, the number of steps done
+/// and the running means of the alignment term. The order of the data is a function of seed and
+/// epoch.
+package final class FineTuner {
+  package let options: FineTuningOptions
+  private let base: ModelWeights
+  private let pool: ThreadPool
+  private let trunkCache: TrunkCache?
+  private let decoder: LlamaDecoder
+  let trainable: TrainableParameters
+  private let loraLayout: LoRALayout?
+  /// Layers below this one are frozen and carry no adapter.
+  private let trunkDepth: Int
+
+  /// Steps done so far.
+  package private(set) var step = 0
+  /// Tokens processed so far.
+  package private(set) var tokens = 0
+  private var alignment: GroupAlignment
+
+  // Memory of a step, reused.
+  private var batch = TokenBatch()
+  private var targets = PredictionTargets()
+  private var items: [(rows: Range<Int>, group: Group)] = []
+
+  /// - Parameters:
+  ///   - headRows: positions whose logits are computed at a time; more of them take more memory and
+  ///     may be faster.
+  /// - Throws: `FineTuningError.invalidOption`.
+  package init(
+    weights: ModelWeights, options: FineTuningOptions, pool: ThreadPool,
+    trunkCache: TrunkCache? = nil, headRows: Int = 128
+  ) throws {
+    let configuration = weights.configuration
+    try options.validate(for: configuration)
+    self.options = options
+    base = weights
+    self.pool = pool
+    self.trunkCache = trunkCache
+    alignment = GroupAlignment(weight: options.alignmentWeight)
+    let lowRank: LlamaDecoder.LowRank?
+    switch options.adapter {
+    case .lora(let lora):
+      let layout = LoRALayout(lora, model: configuration)
+      loraLayout = layout
+      trainable = TrainableParameters(layout, seed: options.seed)
+      lowRank = LlamaDecoder.LowRank(layout: layout, base: trainable.values.base)
+      trunkDepth = lora.layers.lowerBound
+    case .full:
+      loraLayout = nil
+      trainable = TrainableParameters(copying: weights)
+      lowRank = nil
+      trunkDepth = 0
+    }
+    decoder = LlamaDecoder(
+      configuration: configuration,
+      weights: loraLayout == nil ? UnsafePointer(trainable.values.base) : weights.base,
+      lowRank: lowRank, pool: pool, keptLayers: trunkDepth..<configuration.layerCount,
+      recomputesActivations: options.recomputesActivations, headRows: headRows)
+  }
+
+  /// - Throws: `FineTuningError.invalidOption`.
+  package convenience init(
+    model: LanguageModel, options: FineTuningOptions, pool: ThreadPool, trunkCache: TrunkCache?
+  ) throws {
+    try self.init(weights: model.weights, options: options, pool: pool, trunkCache: trunkCache)
+  }
+
+  /// Trains for all epochs that the options ask for.
+  ///
+  /// - Parameters:
+  ///   - shouldStop: asked before each step.
+  ///   - progress: called after each step.
+  /// - Throws: `FineTuningError`: `cancelled` when `shouldStop` said so; the state then is that after
+  ///   the last whole step.
+  package func train(
+    _ sequences: [TrainingSequence], shouldStop: () -> Bool = { false },
+    progress: (FineTuningProgress) -> Void = { _ in }
+  ) throws {
+    try validate(sequences)
+    let stepsPerEpoch = (sequences.count + options.batchSize - 1) / options.batchSize
+    let stepCount = stepsPerEpoch * options.epochs
+    reserve(for: sequences)
+    while step < stepCount {
+      if shouldStop() { throw FineTuningError.cancelled }
+      let order = order(ofEpoch: step / stepsPerEpoch, count: sequences.count)
+      while step < stepCount {
+        let first = step % stepsPerEpoch * options.batchSize
+        let chosen = order[first..<min(first + options.batchSize, order.count)]
+        let loss = try takeStep(
+          chosen.map { sequences[$0] },
+          learningRate: options.learningRate(step: step, stepCount: stepCount))
+        progress(
+          FineTuningProgress(step: step, stepCount: stepCount, loss: loss, tokens: tokens))
+        if step % stepsPerEpoch == 0 { break }
+        if shouldStop() { throw FineTuningError.cancelled }
+      }
+    }
+  }
+
+  /// One optimizer step on `sequences`.
+  ///
+  /// - Returns: the loss before the step.
+  /// - Throws: `FineTuningError.diverged`; the parameters are then those before the step.
+  @discardableResult
+  package func takeStep(_ sequences: [TrainingSequence], learningRate: Double) throws -> Float {
+    let loss = accumulateGradients(sequences)
+    let norm = gradientNorm()
+    guard loss.isFinite, norm.isFinite else {
+      throw FineTuningError.diverged(step: step, loss: Float(loss))
+    }
+    var scale = 1.0
+    if let clip = options.gradientClip { scale = min(1, Double(clip) / (norm + 1e-6)) }
+    pool.adamW(
+      AdamWStep(
+        learningRate: learningRate, beta1: options.beta1, beta2: options.beta2,
+        epsilon: options.epsilon, weightDecay: Double(options.weightDecay), gradientScale: scale,
+        number: step + 1),
+      count: trainable.values.count, parameters: trainable.values.base,
+      gradients: trainable.gradients.base, firstMoment: trainable.firstMoments.base,
+      secondMoment: trainable.secondMoments.base)
+    step += 1
+    tokens += sequences.reduce(0) { $0 + $1.tokens.count }
+    return Float(loss)
+  }
+
+  /// Loss of `sequences` as one batch, and its gradient, without a step.
+  ///
+  /// - Returns: mean cross-entropy over the supervised tokens, plus the alignment term.
+  package func accumulateGradients(
+    _ sequences: [TrainingSequence], updatingRunningMeans: Bool = true
+  ) -> Double {
+    let supervised = sequences.reduce(0) { $0 + $1.targetCount }
+    let parts = min(options.accumulationSteps, sequences.count)
+    var loss = 0.0
+    for part in 0..<parts {
+      let range = sequences.count * part / parts..<sequences.count * (part + 1) / parts
+      loss += accumulateGradients(
+        sequences[range], crossEntropyScale: 1 / Float(max(1, supervised)),
+        alignmentScale: 1 / Float(parts), updatingRunningMeans: updatingRunningMeans,
+        accumulating: part > 0)
+    }
+    return loss
+  }
+
+  /// The model with its present adapter or weights. It stays as it is when training goes on.
+  package var adapted: AdaptedModel {
+    let values = FloatBuffer(copying: trainable.values.base, count: trainable.values.count)
+    return AdaptedModel(
+      base: base, change: loraLayout.map { .lowRank($0, values) } ?? .weights(values), pool: pool,
+      trunkCache: trunkCache)
+  }
+
+  /// Names of the trainable tensors, as in Hugging Face and PEFT files.
+  package var tensorNames: [String] { trainable.tensors.map(\.name) }
+
+  /// A trainable tensor, row-major; nil if there is none of that name.
+  package func value(_ name: String) -> [Float]? { trainable.read(name, from: trainable.values) }
+
+  /// The gradient of a trainable tensor from the latest batch; nil if there is none of that name.
+  package func gradient(_ name: String) -> [Float]? {
+    trainable.read(name, from: trainable.gradients)
+  }
+
+  /// Replaces a trainable tensor. - Returns: false if there is none of that name and size.
+  package func set(_ name: String, to value: [Float]) -> Bool {
+    guard let tensor = trainable.tensors.first(where: { $0.name == name }),
+      tensor.count == value.count
+    else { return false }
+    (trainable.values.base + tensor.offset).update(from: value, count: value.count)
+    return true
+  }
+
+  /// Norm of the whole gradient.
+  package func gradientNorm() -> Double {
+    pool.sumOfSquares(trainable.gradients.base, count: trainable.gradients.count).squareRoot()
+  }
+
+  /// Indices of the sequences in the order of an epoch.
+  private func order(ofEpoch epoch: Int, count: Int) -> [Int] {
+    var order = Array(0..<count)
+    var stream = RandomStream(seed: options.seed, purpose: "order of epoch \(epoch)")
+    stream.shuffle(&order)
+    return order
+  }
+
+  private func validate(_ sequences: [TrainingSequence]) throws {
+    if sequences.isEmpty { throw FineTuningError.noSequences }
+    for (index, sequence) in sequences.enumerated() {
+      if sequence.tokens.count != sequence.supervised.count {
+        throw FineTuningError.lengthMismatch(
+          index: index, tokens: sequence.tokens.count, supervised: sequence.supervised.count)
+      }
+      if let problem = TokenProblem.first(in: sequence.tokens, base.configuration) {
+        throw FineTuningError.invalidTokens(index: index, problem: problem)
+      }
+      if sequence.targetCount == 0 { throw FineTuningError.nothingSupervised(index: index) }
+    }
+  }
+
+  /// Room for any batch of `sequences`, so that no step allocates.
+  private func reserve(for sequences: [TrainingSequence]) {
+    let lengths = sequences.map(\.tokens.count).sorted(by: >)
+    let perPart =
+      (options.batchSize + options.accumulationSteps - 1) / options.accumulationSteps
+    decoder.reserve(rows: lengths.prefix(perPart).reduce(0, +), positions: lengths.first ?? 0)
+  }
+
+  private func accumulateGradients(
+    _ sequences: ArraySlice<TrainingSequence>, crossEntropyScale: Float, alignmentScale: Float,
+    updatingRunningMeans: Bool, accumulating: Bool
+  ) -> Double {
+    pack(sequences)
+    decoder.reserve(rows: batch.rowCount, positions: batch.longestPath)
+    let sink = LlamaDecoder.GradientSink(
+      kind: loraLayout == nil ? .full : .lowRank, base: trainable.gradients.base,
+      accumulating: accumulating)
+    decoder.forwardTrunk(
+      batch, to: trunkDepth, keeping: true, cache: trunkCache, weightsDigest: base.digest)
+    decoder.forward(
+      batch, layers: trunkDepth..<base.configuration.layerCount, keeping: true)
+    decoder.finish(rows: batch.rowCount)
+    var loss =
+      decoder.crossEntropy(
+        targets, rows: batch.rowCount, gradientScale: crossEntropyScale, into: sink)
+      * Double(crossEntropyScale)
+    if options.alignmentWeight > 0 {
+      loss +=
+        alignment.apply(
+          items: items, hidden: decoder.workspace.normed, width: base.configuration.hiddenSize,
+          gradient: decoder.workspace.hiddenGradient, gradientScale: alignmentScale,
+          updating: updatingRunningMeans) * Double(alignmentScale)
+    }
+    decoder.finishBackward(rows: batch.rowCount, into: sink)
+    decoder.backward(batch, into: sink)
+    if sink.kind == .full {
+      decoder.embeddingBackward(batch.tokens, skipping: options.paddingToken, into: sink)
+    }
+    return loss
+  }
+
+  private func pack(_ sequences: ArraySlice<TrainingSequence>) {
+    batch.removeAll()
+    targets.removeAll()
+    items.removeAll(keepingCapacity: true)
+    for sequence in sequences {
+      let rows = batch.append(sequence.tokens[...])
+      items.append((rows, sequence.group))
+      for position in 1..<max(1, sequence.tokens.count) where sequence.supervised[position] {
+        targets.rows.append(rows.lowerBound + position - 1)
+        targets.tokens.append(sequence.tokens[position])
+      }
+    }
+  }
+}
+
+extension TrainingSequence {
+  /// Number of tokens to predict.
+  package var targetCount: Int { supervised.dropFirst().reduce(0) { $1 ? $0 + 1 : $0 } }
+}

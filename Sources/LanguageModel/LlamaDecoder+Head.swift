@@ -1,0 +1,121 @@
+import TransformerKernels
+
+/// Rows whose next token is scored.
+struct PredictionTargets {
+  /// Row of the batch that predicts, each at most once.
+  var rows: [Int] = []
+  /// The token that follows it.
+  var tokens: [Int32] = []
+
+  mutating func removeAll() {
+    rows.removeAll(keepingCapacity: true)
+    tokens.removeAll(keepingCapacity: true)
+  }
+}
+
+extension LlamaDecoder {
+  /// Logits of chosen rows of `workspace.normed`, chunk by chunk: `body` gets the positions in `rows`
+  /// that a chunk covers, and their logits (chunk, vocabulary) in `workspace.logits`.
+  func logits(of rows: [Int], _ body: (Range<Int>, MutableMatrix) -> Void) {
+    let hidden = configuration.hiddenSize
+    let chunk = workspace.headRows
+    for first in stride(from: 0, to: rows.count, by: chunk) {
+      let range = first..<min(first + chunk, rows.count)
+      for (position, row) in rows[range].enumerated() {
+        (workspace.headInput + position * hidden).update(
+          from: workspace.normed + row * hidden, count: hidden)
+      }
+      let input = Matrix(workspace.headInput, rows: range.count, columns: hidden)
+      let logits = MutableMatrix(
+        workspace.logits, rows: range.count, columns: configuration.vocabularySize)
+      if let packed {
+        pool.multiply(input, packed.head, into: logits)
+      } else {
+        pool.multiply(input, headWeights, transposingB: true, into: logits)
+      }
+      body(range, logits)
+    }
+  }
+
+  private var headWeights: Matrix {
+    Matrix(
+      weights + layout.head, rows: configuration.vocabularySize,
+      columns: configuration.hiddenSize)
+  }
+
+  /// Sum of the cross-entropies of `targets`, in nats. Unless `gradientScale` is nil, writes the
+  /// gradient of this sum times the scale with respect to the final hidden states to
+  /// `workspace.hiddenGradient`, and that of the head to `sink` if it takes all weights.
+  func crossEntropy(
+    _ targets: PredictionTargets, rows: Int, gradientScale: Float? = nil,
+    into sink: GradientSink? = nil
+  ) -> Double {
+    let hidden = configuration.hiddenSize
+    if gradientScale != nil {
+      workspace.hiddenGradient.update(repeating: 0, count: rows * hidden)
+    }
+    var sum = 0.0
+    withUnsafeTemporaryAllocation(of: Double.self, capacity: workspace.headRows) { losses in
+      guard let lossBase = losses.baseAddress else { return }
+      targets.tokens.withUnsafeBufferPointer { tokens in
+        logits(of: targets.rows) { range, logits in
+          guard let tokenBase = tokens.baseAddress else { return }
+          pool.crossEntropy(
+            logits, targets: tokenBase + range.lowerBound, losses: lossBase,
+            gradientScale: gradientScale)
+          for position in 0..<range.count { sum += losses[position] }
+          guard gradientScale != nil else { return }
+          let gradient = Matrix(logits.base, rows: logits.rows, columns: logits.columns)
+          pool.multiply(
+            gradient, headWeights,
+            into: MutableMatrix(workspace.headInputGradient, rows: range.count, columns: hidden))
+          for (position, row) in targets.rows[range].enumerated() {
+            (workspace.hiddenGradient + row * hidden).update(
+              from: workspace.headInputGradient + position * hidden, count: hidden)
+          }
+          if let sink, sink.kind == .full {
+            pool.multiply(
+              gradient, transposingA: true,
+              Matrix(workspace.headInput, rows: range.count, columns: hidden),
+              into: MutableMatrix(
+                sink.base + layout.head, rows: configuration.vocabularySize, columns: hidden),
+              accumulating: sink.accumulating || range.lowerBound > 0)
+          }
+        }
+      }
+    }
+    return sum
+  }
+
+  /// From `workspace.hiddenGradient` to `workspace.streamGradient`: backwards through the final
+  /// normalisation, whose forward pass was the latest normalisation.
+  func finishBackward(rows: Int, into sink: GradientSink) {
+    let hidden = configuration.hiddenSize
+    if sink.kind == .full {
+      pool.rmsNormWeightGradient(
+        workspace.output, rows: rows, width: hidden, scale: workspace.normScales,
+        dy: workspace.hiddenGradient, into: sink.base + layout.finalNorm,
+        accumulating: sink.accumulating)
+    }
+    workspace.streamGradient.update(repeating: 0, count: rows * hidden)
+    pool.rmsNormBackward(
+      workspace.output, rows: rows, width: hidden, weight: weights + layout.finalNorm,
+      epsilon: configuration.normEpsilon, dy: workspace.hiddenGradient,
+      addingTo: workspace.streamGradient)
+  }
+
+  /// Adds `workspace.streamGradient`, now that of the embeddings, to the embedding's gradient.
+  /// With a tied head, that of the head must be there already. Rows of `skipped` are left out.
+  func embeddingBackward(_ tokens: [Int32], skipping skipped: Int32?, into sink: GradientSink) {
+    let hidden = configuration.hiddenSize
+    let embedding = sink.base + layout.embedding
+    if !sink.accumulating && !configuration.tiesEmbeddings {
+      pool.fill(embedding, with: 0, count: configuration.vocabularySize * hidden)
+    }
+    for (row, token) in tokens.enumerated() where token != skipped {
+      let to = embedding + Int(token) * hidden
+      let from = workspace.streamGradient + row * hidden
+      for column in 0..<hidden { to[column] += from[column] }
+    }
+  }
+}

@@ -1,0 +1,445 @@
+import TransformerKernels
+
+/// The forward and backward pass of a Llama-family decoder over packed rows.
+///
+/// Holds no weights of its own: it reads those at `weights` (in `ParameterLayout`) and, beside them,
+/// those of an adapter (in `LoRALayout`). Every value of a row depends only on the tokens before it
+/// in its sequence, to the last bit: not on the other rows of the batch, nor on threads.
+final class LlamaDecoder {
+  /// Adapter matrices beside the weights.
+  struct LowRank {
+    let layout: LoRALayout
+    let base: UnsafePointer<Float>
+  }
+
+  let configuration: LlamaConfiguration
+  let layout: ParameterLayout
+  let weights: UnsafePointer<Float>
+  let lowRank: LowRank?
+  let heads: AttentionHeads
+  let pool: ThreadPool
+  /// Rearranged weights for few rows; used in the forward pass when present.
+  var packed: PackedWeights?
+  private let recomputesActivations: Bool
+  /// Layers whose activations a keeping forward pass keeps.
+  let keptLayers: Range<Int>
+  private(set) var workspace: DecoderWorkspace
+  private(set) var table: RotaryTable
+
+  /// Rows of logits computed at a time unless asked otherwise.
+  static let defaultHeadRows = 128
+
+  /// - Parameters:
+  ///   - keptLayers: the layers that a backward pass will visit; empty for inference.
+  ///   - headRows: rows whose logits are computed at a time.
+  init(
+    configuration: LlamaConfiguration, weights: UnsafePointer<Float>, lowRank: LowRank?,
+    pool: ThreadPool, keptLayers: Range<Int> = 0..<0, recomputesActivations: Bool = false,
+    headRows: Int = LlamaDecoder.defaultHeadRows
+  ) {
+    self.configuration = configuration
+    layout = ParameterLayout(configuration)
+    self.weights = weights
+    self.lowRank = lowRank
+    heads = AttentionHeads(
+      queryCount: configuration.headCount, keyValueCount: configuration.keyValueHeadCount,
+      width: configuration.headDimension)
+    self.pool = pool
+    self.keptLayers = keptLayers
+    self.recomputesActivations = recomputesActivations
+    workspace = DecoderWorkspace(
+      plan: .init(
+        configuration: configuration, keptLayers: keptLayers,
+        recomputesActivations: recomputesActivations, lora: lowRank?.layout, headRows: headRows),
+      capacity: 16)
+    table = RotaryTable(
+      width: configuration.headDimension, positions: min(64, configuration.maximumPositions),
+      theta: configuration.ropeTheta)
+  }
+
+  /// Makes room for `rows` rows and `positions` positions. Allocates only when it grows; contents
+  /// are lost then.
+  func reserve(rows: Int, positions: Int) {
+    if rows > workspace.capacity {
+      let plan = workspace.plan
+      // The old region goes first, so that both are never held at once.
+      workspace = DecoderWorkspace(plan: plan, capacity: 0)
+      workspace = DecoderWorkspace(plan: plan, capacity: (rows + 15) / 16 * 16)
+    }
+    if positions > table.positions {
+      table = RotaryTable(
+        width: configuration.headDimension,
+        positions: min(configuration.maximumPositions, max(positions, 2 * table.positions)),
+        theta: configuration.ropeTheta)
+    }
+  }
+
+  // MARK: - Forward
+
+  /// Where the residual stream enters `layer` (or leaves the last one).
+  func stream(at layer: Int, keeping: Bool) -> UnsafeMutablePointer<Float> {
+    activations(of: layer, keeping: keeping).input
+  }
+
+  /// Writes the embedding of each token to the stream that enters layer 0.
+  func embed(_ tokens: [Int32], keeping: Bool = false) {
+    let hidden = configuration.hiddenSize
+    let stream = stream(at: 0, keeping: keeping)
+    for (row, token) in tokens.enumerated() {
+      (stream + row * hidden).update(
+        from: weights + layout.embedding + Int(token) * hidden, count: hidden)
+    }
+  }
+
+  /// Computes `layers` for the rows of `batch`, whose stream has been written before.
+  func forward(_ batch: TokenBatch, layers: Range<Int>, keeping: Bool = false) {
+    forward(
+      positions: batch.positions, layers: layers, keeping: keeping
+    ) { _, queryKeyValue, out in
+      pool.attention(
+        queryKeyValue, heads: heads, segments: batch.segments, contexts: batch.contexts, into: out)
+    }
+  }
+
+  /// Computes `layers`; `attend` maps a layer's queries, keys and values to its attention output.
+  func forward(
+    positions: [Int32], layers: Range<Int>, keeping: Bool,
+    attend: (Int, UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void
+  ) {
+    for layer in layers {
+      forward(
+        layer, positions: positions, activations(of: layer, keeping: keeping),
+        into: stream(at: layer + 1, keeping: keeping), attend: attend)
+    }
+  }
+
+  /// Writes the final hidden states, normalised, to `workspace.normed`.
+  func finish(rows: Int) {
+    pool.rmsNorm(
+      workspace.output, rows: rows, width: configuration.hiddenSize,
+      weight: weights + layout.finalNorm, epsilon: configuration.normEpsilon,
+      into: workspace.normed, scale: workspace.normScales)
+  }
+
+  private func activations(of layer: Int, keeping: Bool) -> LayerActivations {
+    keeping && keptLayers.contains(layer)
+      ? workspace.kept[layer - keptLayers.lowerBound] : workspace.passing
+  }
+
+  private func forward(
+    _ layer: Int, positions: [Int32], _ own: LayerActivations,
+    into output: UnsafeMutablePointer<Float>,
+    attend: (Int, UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void
+  ) {
+    let rows = positions.count
+    let hidden = configuration.hiddenSize
+    let offsets = layout.layers[layer]
+    let groups = lowRank?.layout.layer(layer)
+    let packed = packed?.layers[layer]
+
+    pool.rmsNorm(
+      own.input, rows: rows, width: hidden, weight: weights + offsets.attentionNorm,
+      epsilon: configuration.normEpsilon, into: workspace.normed)
+    project(
+      Projection(self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue),
+      workspace.normed, rows: rows, packed: packed?.queryKeyValue,
+      lowRank: own.lowRank.queryKeyValue, into: own.queryKeyValue, addingTo: nil)
+    rotate(own.queryKeyValue, positions: positions)
+    attend(layer, own.queryKeyValue, own.attention)
+    project(
+      Projection(self, offsets.attentionOutput, hidden, heads.outputWidth, groups?.output),
+      own.attention, rows: rows, packed: packed?.attentionOutput, lowRank: own.lowRank.output,
+      into: own.middle, addingTo: own.input)
+
+    pool.rmsNorm(
+      own.middle, rows: rows, width: hidden, weight: weights + offsets.feedForwardNorm,
+      epsilon: configuration.normEpsilon, into: workspace.normed)
+    project(
+      Projection(self, offsets.gateUp, 2 * configuration.feedForwardSize, hidden, groups?.gateUp),
+      workspace.normed, rows: rows, packed: packed?.gateUp, lowRank: own.lowRank.gateUp,
+      into: own.gateUp, addingTo: nil)
+    pool.swiGLU(
+      own.gateUp, rows: rows, width: configuration.feedForwardSize, into: workspace.activation)
+    project(
+      Projection(self, offsets.down, hidden, configuration.feedForwardSize, groups?.down),
+      workspace.activation, rows: rows, packed: packed?.down, lowRank: own.lowRank.down,
+      into: output, addingTo: own.middle)
+  }
+
+  private func rotate(
+    _ queryKeyValue: UnsafeMutablePointer<Float>, positions: [Int32], inverse: Bool = false
+  ) {
+    positions.withUnsafeBufferPointer {
+      guard let base = $0.baseAddress else { return }
+      pool.rotate(
+        MutableMatrix(queryKeyValue, rows: positions.count, columns: heads.rowWidth),
+        heads: heads.queryCount + heads.keyValueCount, positions: base, table: table,
+        inverse: inverse)
+    }
+  }
+
+  /// A weight matrix (outputs, inputs) and the adapter group beside it.
+  private struct Projection {
+    let weight: Matrix
+    let offset: Int
+    let group: LoRALayout.Group?
+
+    init(
+      _ decoder: LlamaDecoder, _ offset: Int, _ outputs: Int, _ inputs: Int, _ group: LoRALayout.Group?
+    ) {
+      weight = Matrix(decoder.weights + offset, rows: outputs, columns: inputs)
+      self.offset = offset
+      self.group = group
+    }
+  }
+
+  /// `out` = (`addingTo` +) x Wᵀ + scale · x Aᵀ Bᵀ. `lowRank` receives scale · x Aᵀ.
+  private func project(
+    _ projection: Projection, _ x: UnsafeMutablePointer<Float>, rows: Int, packed: PackedMatrix?,
+    lowRank u: UnsafeMutablePointer<Float>, into out: UnsafeMutablePointer<Float>,
+    addingTo base: UnsafeMutablePointer<Float>?
+  ) {
+    let weight = projection.weight
+    let input = Matrix(x, rows: rows, columns: weight.columns)
+    let output = MutableMatrix(out, rows: rows, columns: weight.rows)
+    if let base, base != out { out.update(from: base, count: rows * weight.rows) }
+    if let packed {
+      pool.multiply(input, packed, into: output, accumulating: base != nil)
+    } else {
+      pool.multiply(input, weight, transposingB: true, into: output, accumulating: base != nil)
+    }
+    guard let lowRank, let group = projection.group else { return }
+    let rank = lowRank.layout.configuration.rank
+    let width = group.members.count * rank
+    let product = MutableMatrix(u, rows: rows, columns: width)
+    pool.multiply(
+      input, Matrix(lowRank.base + group.a, rows: width, columns: weight.columns),
+      transposingB: true, into: product)
+    pool.scale(product, by: lowRank.layout.configuration.scale)
+    for (index, member) in group.members.enumerated() {
+      pool.multiply(
+        Matrix(u + index * rank, rows: rows, columns: rank, stride: width),
+        Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
+        transposingB: true,
+        into: MutableMatrix(
+          out + member.outputColumn, rows: rows, columns: member.outputWidth, stride: weight.rows),
+        accumulating: true)
+    }
+  }
+
+  // MARK: - Backward
+
+  /// Where gradients of parameters go.
+  struct GradientSink {
+    enum Kind {
+      /// In `LoRALayout`.
+      case lowRank
+      /// In `ParameterLayout`.
+      case full
+    }
+    let kind: Kind
+    let base: UnsafeMutablePointer<Float>
+    /// Whether gradients are added to what is there, rather than replacing it.
+    let accumulating: Bool
+  }
+
+  /// Propagates `workspace.streamGradient`, the gradient of the stream that leaves the last layer,
+  /// through the kept layers, last first, and collects the gradients of their parameters. Afterwards
+  /// `streamGradient` belongs to the stream that enters the lowest kept layer, if that was needed.
+  ///
+  /// The activations are consumed.
+  func backward(_ batch: TokenBatch, into sink: GradientSink) {
+    for layer in keptLayers.reversed() {
+      let own = workspace.kept[layer - keptLayers.lowerBound]
+      if recomputesActivations {
+        // The output goes where nothing is needed any more.
+        forward(
+          layer, positions: batch.positions, own, into: workspace.normedGradient
+        ) { _, queryKeyValue, out in
+          pool.attention(
+            queryKeyValue, heads: heads, segments: batch.segments, contexts: batch.contexts,
+            into: out)
+        }
+      }
+      backward(
+        layer, batch, own, into: sink,
+        needsInput: sink.kind == .full || layer > keptLayers.lowerBound)
+    }
+  }
+
+  private func backward(
+    _ layer: Int, _ batch: TokenBatch, _ own: LayerActivations, into sink: GradientSink,
+    needsInput: Bool
+  ) {
+    let rows = batch.rowCount
+    let hidden = configuration.hiddenSize
+    let feedForward = configuration.feedForwardSize
+    let offsets = layout.layers[layer]
+    let groups = lowRank?.layout.layer(layer)
+    let dx = workspace.streamGradient
+    let dNormed = workspace.normedGradient
+
+    // Feed-forward: x_out = middle + down(swiglu(gateUp(norm(middle)))).
+    let down = Projection(self, offsets.down, hidden, feedForward, groups?.down)
+    inputGradient(down, dx, rows: rows, into: workspace.wideGradient)
+    let needsActivation = sink.kind == .full || groups?.down != nil
+    pool.swiGLUBackward(
+      own.gateUp, rows: rows, width: feedForward, dout: workspace.wideGradient,
+      recomputing: needsActivation ? workspace.activation : nil)
+    parameterGradient(
+      down, dx, input: workspace.activation, rows: rows, lowRank: own.lowRank.down, into: sink)
+    let needsGateUp = sink.kind == .full || groups?.gateUp != nil
+    let gateUp = Projection(self, offsets.gateUp, 2 * feedForward, hidden, groups?.gateUp)
+    inputGradient(gateUp, own.gateUp, rows: rows, into: dNormed)
+    if needsGateUp {
+      norm(own.middle, rows: rows, weight: offsets.feedForwardNorm)
+      parameterGradient(
+        gateUp, own.gateUp, input: workspace.normed, rows: rows, lowRank: own.lowRank.gateUp,
+        into: sink)
+    }
+    normGradient(own.middle, rows: rows, weight: offsets.feedForwardNorm, into: sink)
+
+    // Attention: middle = input + o(attention(qkv(norm(input)))).
+    let output = Projection(
+      self, offsets.attentionOutput, hidden, heads.outputWidth, groups?.output)
+    inputGradient(output, dx, rows: rows, into: workspace.wideGradient)
+    parameterGradient(
+      output, dx, input: own.attention, rows: rows, lowRank: own.lowRank.output, into: sink)
+    guard needsInput || groups?.queryKeyValue != nil else { return }
+    pool.attentionBackward(
+      own.queryKeyValue, heads: heads, segments: batch.segments, dout: workspace.wideGradient,
+      into: workspace.queryKeyValueGradient)
+    rotate(workspace.queryKeyValueGradient, positions: batch.positions, inverse: true)
+    let queryKeyValue = Projection(
+      self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue)
+    inputGradient(
+      queryKeyValue, workspace.queryKeyValueGradient, rows: rows, into: needsInput ? dNormed : nil)
+    if sink.kind == .full || groups?.queryKeyValue != nil {
+      norm(own.input, rows: rows, weight: offsets.attentionNorm)
+      parameterGradient(
+        queryKeyValue, workspace.queryKeyValueGradient, input: workspace.normed, rows: rows,
+        lowRank: own.lowRank.queryKeyValue, into: sink)
+    }
+    if needsInput {
+      normGradient(own.input, rows: rows, weight: offsets.attentionNorm, into: sink)
+    }
+  }
+
+  /// Computes a normalisation of the forward pass again.
+  private func norm(_ x: UnsafeMutablePointer<Float>, rows: Int, weight: Int) {
+    pool.rmsNorm(
+      x, rows: rows, width: configuration.hiddenSize, weight: weights + weight,
+      epsilon: configuration.normEpsilon, into: workspace.normed, scale: workspace.normScales)
+  }
+
+  /// Adds the gradient through a normalisation of `x` to `streamGradient`, given `normedGradient`.
+  /// For full fine-tuning, `norm` must have been called for the same `x`.
+  private func normGradient(
+    _ x: UnsafeMutablePointer<Float>, rows: Int, weight: Int, into sink: GradientSink
+  ) {
+    if sink.kind == .full {
+      pool.rmsNormWeightGradient(
+        x, rows: rows, width: configuration.hiddenSize, scale: workspace.normScales,
+        dy: workspace.normedGradient, into: sink.base + weight, accumulating: sink.accumulating)
+    }
+    pool.rmsNormBackward(
+      x, rows: rows, width: configuration.hiddenSize, weight: weights + weight,
+      epsilon: configuration.normEpsilon, dy: workspace.normedGradient,
+      addingTo: workspace.streamGradient)
+  }
+
+  /// `dx` = dy W + dU A, where dU = scale · dy B goes to `lowRankGradient`. With `dx` nil only dU.
+  private func inputGradient(
+    _ projection: Projection, _ dy: UnsafeMutablePointer<Float>, rows: Int,
+    into dx: UnsafeMutablePointer<Float>?
+  ) {
+    let weight = projection.weight
+    let output = Matrix(dy, rows: rows, columns: weight.rows)
+    if let dx {
+      pool.multiply(output, weight, into: MutableMatrix(dx, rows: rows, columns: weight.columns))
+    }
+    guard let lowRank, let group = projection.group else { return }
+    let rank = lowRank.layout.configuration.rank
+    let width = group.members.count * rank
+    let du = MutableMatrix(workspace.lowRankGradient, rows: rows, columns: width)
+    for (index, member) in group.members.enumerated() {
+      pool.multiply(
+        Matrix(
+          dy + member.outputColumn, rows: rows, columns: member.outputWidth, stride: weight.rows),
+        Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
+        into: MutableMatrix(du.base + index * rank, rows: rows, columns: rank, stride: width))
+    }
+    pool.scale(du, by: lowRank.layout.configuration.scale)
+    if let dx {
+      pool.multiply(
+        Matrix(du.base, rows: rows, columns: width),
+        Matrix(lowRank.base + group.a, rows: width, columns: weight.columns),
+        into: MutableMatrix(dx, rows: rows, columns: weight.columns), accumulating: true)
+    }
+  }
+
+  /// Gradients of W, or of A and B, of a projection whose `inputGradient` was computed just before.
+  private func parameterGradient(
+    _ projection: Projection, _ dy: UnsafeMutablePointer<Float>,
+    input: UnsafeMutablePointer<Float>, rows: Int, lowRank u: UnsafeMutablePointer<Float>,
+    into sink: GradientSink
+  ) {
+    let weight = projection.weight
+    let input = Matrix(input, rows: rows, columns: weight.columns)
+    switch sink.kind {
+    case .full:
+      pool.multiply(
+        Matrix(dy, rows: rows, columns: weight.rows), transposingA: true, input,
+        into: MutableMatrix(
+          sink.base + projection.offset, rows: weight.rows, columns: weight.columns),
+        accumulating: sink.accumulating)
+    case .lowRank:
+      guard let lowRank, let group = projection.group else { return }
+      let rank = lowRank.layout.configuration.rank
+      let width = group.members.count * rank
+      pool.multiply(
+        Matrix(workspace.lowRankGradient, rows: rows, columns: width), transposingA: true, input,
+        into: MutableMatrix(sink.base + group.a, rows: width, columns: weight.columns),
+        accumulating: sink.accumulating)
+      for (index, member) in group.members.enumerated() {
+        pool.multiply(
+          Matrix(
+            dy + member.outputColumn, rows: rows, columns: member.outputWidth,
+            stride: weight.rows), transposingA: true,
+          Matrix(u + index * rank, rows: rows, columns: rank, stride: width),
+          into: MutableMatrix(sink.base + member.b, rows: member.outputWidth, columns: rank),
+          accumulating: sink.accumulating)
+      }
+    }
+  }
+}
+
+/// The weights of a decoder, packed for products with few rows.
+final class PackedWeights {
+  struct Layer {
+    let queryKeyValue: PackedMatrix
+    let attentionOutput: PackedMatrix
+    let gateUp: PackedMatrix
+    let down: PackedMatrix
+  }
+
+  let layers: [Layer]
+  let head: PackedMatrix
+
+  init(_ configuration: LlamaConfiguration, weights: UnsafePointer<Float>, pool: ThreadPool) {
+    let layout = ParameterLayout(configuration)
+    let hidden = configuration.hiddenSize
+    func pack(_ offset: Int, _ rows: Int, _ columns: Int) -> PackedMatrix {
+      PackedMatrix(Matrix(weights + offset, rows: rows, columns: columns), pool: pool)
+    }
+    layers = layout.layers.map {
+      Layer(
+        queryKeyValue: pack(
+          $0.queryKeyValue, configuration.queryWidth + 2 * configuration.keyValueWidth, hidden),
+        attentionOutput: pack($0.attentionOutput, hidden, configuration.queryWidth),
+        gateUp: pack($0.gateUp, 2 * configuration.feedForwardSize, hidden),
+        down: pack($0.down, hidden, configuration.feedForwardSize))
+    }
+    head = pack(layout.head, configuration.vocabularySize, hidden)
+  }
+}

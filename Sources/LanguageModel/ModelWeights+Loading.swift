@@ -1,0 +1,164 @@
+import Foundation
+
+/// An opened model of either file format.
+enum ModelSource: Sendable {
+  case gguf(GGUFModel)
+  case huggingFace(HuggingFaceDirectory)
+
+  /// - Parameter path: a `.gguf` file or a Hugging Face directory.
+  /// - Throws: `ModelFileError`.
+  init(path: String) throws {
+    self =
+      isDirectory(path)
+      ? .huggingFace(try HuggingFaceDirectory(path: path)) : .gguf(try GGUFModel(path: path))
+  }
+
+  /// The name of the file without extension, or of the directory.
+  var name: String {
+    switch self {
+    case .gguf(let model):
+      URL(fileURLWithPath: model.file.path).deletingPathExtension()
+        .lastPathComponent
+    case .huggingFace(let directory): URL(fileURLWithPath: directory.path).lastPathComponent
+    }
+  }
+
+  var configuration: LlamaConfiguration {
+    switch self {
+    case .gguf(let model): model.configuration
+    case .huggingFace(let directory): directory.configuration
+    }
+  }
+
+  /// - Throws: `ModelFileError`.
+  func vocabulary() throws -> TokenizerVocabulary {
+    switch self {
+    case .gguf(let model): try TokenizerVocabulary(model.file)
+    case .huggingFace(let directory): try TokenizerVocabulary(huggingFaceDirectory: directory.path)
+    }
+  }
+
+  /// - Parameter cacheDirectory: see `ModelWeights.load`.
+  /// - Throws: `ModelFileError`.
+  func weights(cacheDirectory: String?) throws -> ModelWeights {
+    let weightDirectory = cacheDirectory.map { $0 + "/weights" }
+    let digests = SourceDigest(directory: weightDirectory.map { $0 + "/sources" })
+    let source: ParameterSource
+    let digest: String
+    switch self {
+    case .gguf(let model):
+      source = try model.parameterSource()
+      digest = try digests.digest(ofFile: model.file.path)
+    case .huggingFace(let directory):
+      source = try directory.parameterSource()
+      digest = try digests.digest(ofFiles: directory.fileNames, in: directory.path)
+    }
+    return try ModelWeights.load(source, digest: digest, weightDirectory: weightDirectory)
+  }
+}
+
+extension ModelWeights {
+  /// Loads the weights of a model without its tokenizer.
+  ///
+  /// - Parameters:
+  ///   - path: a `.gguf` file or a Hugging Face directory.
+  ///   - cacheDirectory: where dequantised weights are kept (`weights/` in it) and shared with
+  ///     other processes; nil reads them into memory of this process.
+  /// - Throws: `ModelFileError`.
+  package static func load(from path: String, cacheDirectory: String?) throws -> ModelWeights {
+    try ModelSource(path: path).weights(cacheDirectory: cacheDirectory)
+  }
+
+  fileprivate static func load(
+    _ source: ParameterSource, digest: String, weightDirectory: String?
+  ) throws -> ModelWeights {
+    let configuration = source.configuration
+    guard let weightDirectory else {
+      let region = WeightRegion(elementCount: ParameterLayout(configuration).elementCount)
+      try source.read { offset, values in
+        region.elements.write(values, at: offset)
+      }
+      return region.weights(configuration: configuration, digest: digest)
+    }
+    return try WeightCache(directory: weightDirectory).weights(
+      digest: digest, configuration: configuration
+    ) { sink in try source.read(to: sink) }
+  }
+
+  /// Weights that no training made, for benchmarks: N(0, 0.02²), norms 1. The same seed gives the
+  /// same weights on every machine with the same math library.
+  package static func random(configuration: LlamaConfiguration, seed: UInt64) -> ModelWeights {
+    let layout = ParameterLayout(configuration)
+    let region = WeightRegion(elementCount: layout.elementCount)
+    var stream = RandomStream(seed: seed, purpose: "random weights")
+    func fill(_ offset: Int, _ count: Int) {
+      for index in stride(from: offset, to: offset + count, by: 2) {
+        // Box-Muller: two independent normal deviates from two uniform ones; 1 − u is never 0.
+        let radius = 0.02 * (-2 * log(1 - stream.uniform())).squareRoot()
+        let angle = 2 * Double.pi * stream.uniform()
+        region.elements[index] = Float(radius * cos(angle))
+        if index + 1 < offset + count { region.elements[index + 1] = Float(radius * sin(angle)) }
+      }
+    }
+    let hidden = configuration.hiddenSize
+    func fillNorm(_ offset: Int) {
+      for index in offset..<offset + hidden { region.elements[index] = 1 }
+    }
+    fill(layout.embedding, configuration.vocabularySize * hidden)
+    for layer in layout.layers {
+      fillNorm(layer.attentionNorm)
+      fill(
+        layer.queryKeyValue, (configuration.queryWidth + 2 * configuration.keyValueWidth) * hidden)
+      fill(layer.attentionOutput, hidden * configuration.queryWidth)
+      fillNorm(layer.feedForwardNorm)
+      fill(layer.gateUp, 2 * configuration.feedForwardSize * hidden)
+      fill(layer.down, hidden * configuration.feedForwardSize)
+    }
+    fillNorm(layout.finalNorm)
+    if !configuration.tiesEmbeddings {
+      fill(layout.head, configuration.vocabularySize * hidden)
+    }
+    return region.weights(configuration: configuration, digest: "random-\(seed)")
+  }
+}
+
+/// Whether something is a directory; false when nothing is there.
+func isDirectory(_ path: String) -> Bool {
+  var directory: ObjCBool = false
+  return FileManager.default.fileExists(atPath: path, isDirectory: &directory)
+    && directory.boolValue
+}
+
+/// Zeroed memory for weights. Freed with the object, unless it was handed to a `ModelWeights`.
+private final class WeightRegion {
+  let elements: UnsafeMutableBufferPointer<Float>
+  private let memory: UnsafeMutableRawBufferPointer
+  private var isOwned = true
+
+  init(elementCount: Int) {
+    memory = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: elementCount * 4, alignment: 64)
+    memory.initializeMemory(as: UInt8.self, repeating: 0)
+    elements = UnsafeMutableBufferPointer(
+      start: memory.baseAddress!.assumingMemoryBound(to: Float.self), count: elementCount)
+  }
+
+  deinit { if isOwned { memory.deallocate() } }
+
+  func weights(configuration: LlamaConfiguration, digest: String) -> ModelWeights {
+    isOwned = false
+    let address = UInt(bitPattern: memory.baseAddress!)
+    return ModelWeights(
+      configuration: configuration, digest: digest, base: UnsafePointer(elements.baseAddress!),
+      release: { UnsafeMutableRawPointer(bitPattern: address)?.deallocate() })
+  }
+}
+
+extension UnsafeMutableBufferPointer<Float> {
+  /// Copies `values` to the elements from `offset` on.
+  func write(_ values: UnsafeBufferPointer<Float>, at offset: Int) {
+    precondition(offset >= 0 && offset + values.count <= count, "\(offset), \(values.count)")
+    guard let source = values.baseAddress else { return }
+    (baseAddress! + offset).update(from: source, count: values.count)
+  }
+}

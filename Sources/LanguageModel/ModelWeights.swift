@@ -1,0 +1,84 @@
+/// Where each parameter tensor lies in one flat Float32 region, in elements.
+///
+/// Weights, gradients and optimizer moments of full fine-tuning all use this layout, so that a
+/// tensor is found at the same offset in each of them. Query, key and value rows are adjacent, and
+/// so are gate and up rows: each group is one matrix for GEMM. Every tensor starts at a multiple of
+/// 16 elements (64 bytes).
+package struct ParameterLayout: Sendable, Hashable {
+  /// Offsets of the tensors of one decoder layer.
+  package struct Layer: Sendable, Hashable {
+    /// (hidden)
+    package var attentionNorm: Int
+    /// (queryWidth + 2 · keyValueWidth, hidden): the rows of q, then k, then v.
+    package var queryKeyValue: Int
+    /// (hidden, queryWidth)
+    package var attentionOutput: Int
+    /// (hidden)
+    package var feedForwardNorm: Int
+    /// (2 · feedForward, hidden): the rows of gate, then up.
+    package var gateUp: Int
+    /// (hidden, feedForward)
+    package var down: Int
+  }
+
+  /// (vocabulary, hidden)
+  package let embedding: Int
+  package let layers: [Layer]
+  /// (hidden)
+  package let finalNorm: Int
+  /// (vocabulary, hidden); equals `embedding` when the head is tied.
+  package let head: Int
+  /// Number of elements of the whole region, alignment gaps included.
+  package let elementCount: Int
+
+  package init(_ configuration: LlamaConfiguration) {
+    var next = 0
+    func place(_ count: Int) -> Int {
+      let offset = next
+      next += (count + 15) / 16 * 16
+      return offset
+    }
+    let hidden = configuration.hiddenSize
+    let queryKeyValueRows = configuration.queryWidth + 2 * configuration.keyValueWidth
+    embedding = place(configuration.vocabularySize * hidden)
+    layers = (0..<configuration.layerCount).map { _ in
+      Layer(
+        attentionNorm: place(hidden),
+        queryKeyValue: place(queryKeyValueRows * hidden),
+        attentionOutput: place(hidden * configuration.queryWidth),
+        feedForwardNorm: place(hidden),
+        gateUp: place(2 * configuration.feedForwardSize * hidden),
+        down: place(hidden * configuration.feedForwardSize))
+    }
+    finalNorm = place(hidden)
+    head =
+      configuration.tiesEmbeddings ? embedding : place(configuration.vocabularySize * hidden)
+    elementCount = next
+  }
+}
+
+/// The weights of a decoder in Float32, read-only and shared by every thread (and, when mapped from
+/// a file, by every process of the machine).
+package final class ModelWeights: @unchecked Sendable {
+  package let configuration: LlamaConfiguration
+  package let layout: ParameterLayout
+  /// SHA-256 (hex) of the file or files that the weights came from.
+  package let digest: String
+  /// `layout.elementCount` elements. Immutable for the lifetime of the object, hence Sendable.
+  package let base: UnsafePointer<Float>
+  private let release: @Sendable () -> Void
+
+  /// - Parameter release: frees or unmaps the region behind `base`; called once.
+  package init(
+    configuration: LlamaConfiguration, digest: String, base: UnsafePointer<Float>,
+    release: @escaping @Sendable () -> Void
+  ) {
+    self.configuration = configuration
+    self.layout = ParameterLayout(configuration)
+    self.digest = digest
+    self.base = base
+    self.release = release
+  }
+
+  deinit { release() }
+}

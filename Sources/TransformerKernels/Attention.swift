@@ -1,0 +1,247 @@
+import CTransformerKernels
+
+/// The heads of one attention layer and where they lie in a row: query heads, then key heads, then
+/// value heads, each `width` elements.
+package struct AttentionHeads: Sendable, Hashable {
+  package let queryCount: Int
+  package let keyValueCount: Int
+  package let width: Int
+
+  package init(queryCount: Int, keyValueCount: Int, width: Int) {
+    precondition(
+      keyValueCount > 0 && queryCount % keyValueCount == 0,
+      "\(queryCount) query heads cannot share \(keyValueCount) key heads evenly")
+    self.queryCount = queryCount
+    self.keyValueCount = keyValueCount
+    self.width = width
+  }
+
+  /// Elements of a row of queries, keys and values.
+  package var rowWidth: Int { (queryCount + 2 * keyValueCount) * width }
+  /// Elements of a row of outputs.
+  package var outputWidth: Int { queryCount * width }
+  var group: Int { queryCount / keyValueCount }
+  func keyOffset(_ head: Int) -> Int { (queryCount + head) * width }
+  func valueOffset(_ head: Int) -> Int { (queryCount + keyValueCount + head) * width }
+  var factor: Float { 1 / Float(width).squareRoot() }
+}
+
+/// Consecutive rows of a batch that attend to each other causally and, before that, to all rows of
+/// their context.
+package struct AttentionSegment: Sendable, Hashable {
+  package var rows: Range<Int>
+  /// Indices into the batch's list of context ranges; the ranges are rows in the order of their
+  /// positions.
+  package var context: Range<Int>
+  /// Rows of all context ranges together.
+  package var contextCount: Int
+
+  package init(rows: Range<Int>, context: Range<Int> = 0..<0, contextCount: Int = 0) {
+    self.rows = rows
+    self.context = context
+    self.contextCount = contextCount
+  }
+
+  /// Keys that the last row sees.
+  package var keyCount: Int { contextCount + rows.count }
+}
+
+extension ThreadPool {
+  /// Causal attention within each segment and its context.
+  ///
+  /// - Parameters:
+  ///   - queryKeyValue: (rows, heads.rowWidth), positions already rotated.
+  ///   - contexts: ranges of rows that segments refer to.
+  ///   - out: (rows, heads.outputWidth)
+  package func attention(
+    _ queryKeyValue: UnsafePointer<Float>, heads: AttentionHeads, segments: [AttentionSegment],
+    contexts: [Range<Int>], into out: UnsafeMutablePointer<Float>
+  ) {
+    let longest = segments.lazy.map(\.keyCount).max() ?? 0
+    reserveScratch(tk_attention_scratch(longest) + 2 * longest * heads.width)
+    segments.withUnsafeBufferPointer { segments in
+      contexts.withUnsafeBufferPointer { contexts in
+        run(
+          AttentionWork(
+            heads: heads, segments: segments, contexts: contexts, input: queryKeyValue, out: out),
+          count: segments.count * heads.keyValueCount)
+      }
+    }
+  }
+
+  /// Gradient of `attention` for segments without context: writes `gradient`
+  /// (rows, heads.rowWidth), given `dout` (rows, heads.outputWidth).
+  package func attentionBackward(
+    _ queryKeyValue: UnsafePointer<Float>, heads: AttentionHeads, segments: [AttentionSegment],
+    dout: UnsafePointer<Float>, into gradient: UnsafeMutablePointer<Float>
+  ) {
+    precondition(
+      segments.allSatisfy { $0.contextCount == 0 }, "segments with context have no backward pass")
+    reserveScratch(tk_attention_scratch(segments.lazy.map(\.keyCount).max() ?? 0))
+    segments.withUnsafeBufferPointer { segments in
+      run(
+        AttentionBackwardWork(
+          heads: heads, segments: segments, input: queryKeyValue, dout: dout, gradient: gradient),
+        count: segments.count * heads.keyValueCount)
+    }
+  }
+
+  /// One more token for each of several sequences: appends its key and value to the sequence's
+  /// cache, then attends to all of it.
+  ///
+  /// - Parameters:
+  ///   - queryKeyValue: (sequences, heads.rowWidth), positions already rotated.
+  ///   - caches: one for each row.
+  ///   - out: (sequences, heads.outputWidth)
+  package func attention(
+    _ queryKeyValue: UnsafePointer<Float>, heads: AttentionHeads, caches: [KeyValueCache],
+    into out: UnsafeMutablePointer<Float>
+  ) {
+    let longest = (caches.lazy.map(\.count).max() ?? 0) + 1
+    reserveScratch(tk_attention_scratch(longest))
+    caches.withUnsafeBufferPointer { caches in
+      run(
+        CachedAttentionWork(heads: heads, caches: caches, input: queryKeyValue, out: out),
+        count: caches.count * heads.keyValueCount)
+    }
+  }
+}
+
+/// Keys and values of one layer and one sequence: for each key head its keys (capacity, width),
+/// then its values.
+package struct KeyValueCache {
+  package var base: UnsafeMutablePointer<Float>
+  /// Positions stored so far.
+  package var count: Int
+  package var capacity: Int
+
+  package init(base: UnsafeMutablePointer<Float>, count: Int, capacity: Int) {
+    self.base = base
+    self.count = count
+    self.capacity = capacity
+  }
+
+  /// Floats needed for `capacity` positions.
+  package static func size(capacity: Int, heads: AttentionHeads) -> Int {
+    2 * heads.keyValueCount * capacity * heads.width
+  }
+
+  /// Stores keys and values of position `position` from a row of queries, keys and values.
+  package func store(_ row: UnsafePointer<Float>, heads: AttentionHeads, position: Int) {
+    for head in 0..<heads.keyValueCount { store(row, heads: heads, head: head, position: position) }
+  }
+
+  func keys(_ head: Int, _ heads: AttentionHeads) -> UnsafeMutablePointer<Float> {
+    base + 2 * head * capacity * heads.width
+  }
+
+  func values(_ head: Int, _ heads: AttentionHeads) -> UnsafeMutablePointer<Float> {
+    base + (2 * head + 1) * capacity * heads.width
+  }
+
+  func store(
+    _ row: UnsafePointer<Float>, heads: AttentionHeads, head: Int, position: Int
+  ) {
+    let offset = position * heads.width
+    (keys(head, heads) + offset).update(from: row + heads.keyOffset(head), count: heads.width)
+    (values(head, heads) + offset).update(from: row + heads.valueOffset(head), count: heads.width)
+  }
+}
+
+private struct AttentionWork: ParallelWork {
+  let heads: AttentionHeads
+  let segments: UnsafeBufferPointer<AttentionSegment>
+  let contexts: UnsafeBufferPointer<Range<Int>>
+  let input: UnsafePointer<Float>
+  let out: UnsafeMutablePointer<Float>
+
+  func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+    let segment = segments[index / heads.keyValueCount]
+    let head = index % heads.keyValueCount
+    let width = heads.width
+    let stride = heads.rowWidth
+    let first = input + segment.rows.lowerBound * stride
+    var keys = first + heads.keyOffset(head)
+    var values = first + heads.valueOffset(head)
+    var distance = stride
+    if segment.contextCount > 0 {
+      // Keys and values of the whole path, gathered side by side.
+      let gatheredKeys = scratch + tk_attention_scratch(segment.keyCount)
+      let gatheredValues = gatheredKeys + segment.keyCount * width
+      var position = 0
+      func gather(_ rows: Range<Int>) {
+        for row in rows {
+          let from = input + row * stride
+          (gatheredKeys + position * width).update(
+            from: from + heads.keyOffset(head), count: width)
+          (gatheredValues + position * width).update(
+            from: from + heads.valueOffset(head), count: width)
+          position += 1
+        }
+      }
+      for range in segment.context { gather(contexts[range]) }
+      gather(segment.rows)
+      keys = UnsafePointer(gatheredKeys)
+      values = UnsafePointer(gatheredValues)
+      distance = width
+    }
+    for query in head * heads.group..<(head + 1) * heads.group {
+      tk_attention(
+        segment.rows.count, segment.contextCount, width, heads.factor, first + query * width,
+        stride, keys, distance, values, distance,
+        out + segment.rows.lowerBound * heads.outputWidth + query * width, heads.outputWidth,
+        scratch)
+    }
+  }
+}
+
+private struct AttentionBackwardWork: ParallelWork {
+  let heads: AttentionHeads
+  let segments: UnsafeBufferPointer<AttentionSegment>
+  let input: UnsafePointer<Float>
+  let dout: UnsafePointer<Float>
+  let gradient: UnsafeMutablePointer<Float>
+
+  func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+    let rows = segments[index / heads.keyValueCount].rows
+    let head = index % heads.keyValueCount
+    let width = heads.width
+    let stride = heads.rowWidth
+    let first = input + rows.lowerBound * stride
+    let firstGradient = gradient + rows.lowerBound * stride
+    let dkeys = firstGradient + heads.keyOffset(head)
+    let dvalues = firstGradient + heads.valueOffset(head)
+    for row in 0..<rows.count {
+      (dkeys + row * stride).update(repeating: 0, count: width)
+      (dvalues + row * stride).update(repeating: 0, count: width)
+    }
+    for query in head * heads.group..<(head + 1) * heads.group {
+      tk_attention_backward(
+        rows.count, width, heads.factor, first + query * width, first + heads.keyOffset(head),
+        first + heads.valueOffset(head), stride,
+        dout + rows.lowerBound * heads.outputWidth + query * width, heads.outputWidth,
+        firstGradient + query * width, dkeys, dvalues, stride, scratch)
+    }
+  }
+}
+
+private struct CachedAttentionWork: ParallelWork {
+  let heads: AttentionHeads
+  let caches: UnsafeBufferPointer<KeyValueCache>
+  let input: UnsafePointer<Float>
+  let out: UnsafeMutablePointer<Float>
+
+  func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+    let sequence = index / heads.keyValueCount
+    let head = index % heads.keyValueCount
+    let cache = caches[sequence]
+    let row = input + sequence * heads.rowWidth
+    cache.store(row, heads: heads, head: head, position: cache.count)
+    for query in head * heads.group..<(head + 1) * heads.group {
+      tk_attention(
+        1, cache.count, heads.width, heads.factor, row + query * heads.width, heads.rowWidth,
+        cache.keys(head, heads), heads.width, cache.values(head, heads), heads.width,
+        out + sequence * heads.outputWidth + query * heads.width, heads.outputWidth, scratch)
+    }
+  }
+}

@@ -1,0 +1,177 @@
+import CTransformerKernels
+
+/// A row-major matrix of Float32 in memory owned by someone else.
+package struct Matrix {
+  package var base: UnsafePointer<Float>
+  package var rows: Int
+  package var columns: Int
+  /// Elements from one row to the next.
+  package var stride: Int
+
+  /// - Parameter stride: elements from one row to the next; `columns` unless given.
+  package init(
+    _ base: UnsafePointer<Float>, rows: Int, columns: Int, stride: Int? = nil
+  ) {
+    self.base = base
+    self.rows = rows
+    self.columns = columns
+    self.stride = stride ?? columns
+  }
+
+  package init(
+    _ base: UnsafeMutablePointer<Float>, rows: Int, columns: Int, stride: Int? = nil
+  ) {
+    self.init(UnsafePointer(base), rows: rows, columns: columns, stride: stride)
+  }
+}
+
+/// A row-major matrix of Float32 to be written, in memory owned by someone else.
+package struct MutableMatrix {
+  package var base: UnsafeMutablePointer<Float>
+  package var rows: Int
+  package var columns: Int
+  /// Elements from one row to the next.
+  package var stride: Int
+
+  /// - Parameter stride: elements from one row to the next; `columns` unless given.
+  package init(
+    _ base: UnsafeMutablePointer<Float>, rows: Int, columns: Int, stride: Int? = nil
+  ) {
+    self.base = base
+    self.rows = rows
+    self.columns = columns
+    self.stride = stride ?? columns
+  }
+}
+
+/// A matrix of weights (n, k), rearranged once for many products with few rows.
+package final class PackedMatrix: Sendable {
+  package let rows: Int
+  package let columns: Int
+  let storage: FloatBuffer
+
+  /// Packs `matrix` with the threads of `pool`.
+  package init(_ matrix: Matrix, pool: ThreadPool) {
+    rows = matrix.rows
+    columns = matrix.columns
+    let width = tk_pack_width()
+    let panels = (rows + width - 1) / width
+    storage = FloatBuffer(count: panels * width * columns)
+    pool.run(PackingWork(matrix: matrix, packed: storage.base), count: panels)
+  }
+}
+
+/// Name of the multiplication kernel chosen for this processor, for reports.
+package var multiplicationKernelName: String { String(cString: tk_gemm_kernel()) }
+
+extension ThreadPool {
+  /// `c` = `a` · `b`, or `c` += with `accumulating`.
+  ///
+  /// `transposingA` (`transposingB`) means that the product takes the transpose of the stored
+  /// matrix. Each element is one sum along the inner dimension in increasing order (see
+  /// TK_GEMM_CHAIN): it depends neither on the other rows and columns nor on the threads.
+  package func multiply(
+    _ a: Matrix, transposingA: Bool = false, _ b: Matrix, transposingB: Bool = false,
+    into c: MutableMatrix, accumulating: Bool = false
+  ) {
+    let (m, k) = transposingA ? (a.columns, a.rows) : (a.rows, a.columns)
+    let (kOfB, n) = transposingB ? (b.columns, b.rows) : (b.rows, b.columns)
+    precondition(
+      k == kOfB && c.rows == m && c.columns == n,
+      "shapes do not match: (\(m), \(k)) · (\(kOfB), \(n)) into (\(c.rows), \(c.columns))")
+    guard m > 0, n > 0 else { return }
+    let work = MultiplicationWork(
+      m: m, n: n, k: k, a: a, transposingA: transposingA, b: b, transposingB: transposingB, c: c,
+      accumulating: accumulating)
+    run(work, count: work.count)
+  }
+
+  /// `c` = (or +=) `a` · transpose of the packed matrix; the same bits as
+  /// `multiply(_:_:transposingB:)`.
+  package func multiply(
+    _ a: Matrix, _ weights: PackedMatrix, into c: MutableMatrix, accumulating: Bool = false
+  ) {
+    precondition(
+      a.columns == weights.columns && c.rows == a.rows && c.columns == weights.rows,
+      """
+      shapes do not match: (\(a.rows), \(a.columns)) · (\(weights.columns), \(weights.rows)) into \
+      (\(c.rows), \(c.columns))
+      """)
+    guard a.rows > 0 else { return }
+    let work = PackedMultiplicationWork(a: a, weights: weights, c: c, accumulating: accumulating)
+    run(work, count: work.count)
+  }
+}
+
+private struct PackingWork: ParallelWork {
+  let matrix: Matrix
+  let packed: UnsafeMutablePointer<Float>
+
+  func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+    tk_pack_panel(index, matrix.rows, matrix.columns, matrix.base, matrix.stride, packed)
+  }
+}
+
+private struct MultiplicationWork: ParallelWork {
+  let m: Int
+  let n: Int
+  let k: Int
+  let a: Matrix
+  let transposingA: Bool
+  let b: Matrix
+  let transposingB: Bool
+  let c: MutableMatrix
+  let accumulating: Bool
+  let rowBlock: Int
+
+  init(
+    m: Int, n: Int, k: Int, a: Matrix, transposingA: Bool, b: Matrix, transposingB: Bool,
+    c: MutableMatrix, accumulating: Bool
+  ) {
+    self.m = m
+    self.n = n
+    self.k = k
+    self.a = a
+    self.transposingA = transposingA
+    self.b = b
+    self.transposingB = transposingB
+    self.c = c
+    self.accumulating = accumulating
+    // Every piece packs its part of B again, so rows are split only where columns do not give
+    // enough pieces.
+    let wanted = max(1, 16 / max(1, (n + Self.columnBlock - 1) / Self.columnBlock))
+    rowBlock = max(48, (m + wanted - 1) / wanted)
+  }
+
+  private static var columnBlock: Int { Int(TK_GEMM_COLUMNS) }
+  private var rowBlocks: Int { (m + rowBlock - 1) / rowBlock }
+  var count: Int { rowBlocks * ((n + Self.columnBlock - 1) / Self.columnBlock) }
+
+  func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+    let row = index % rowBlocks * rowBlock
+    let column = index / rowBlocks * Self.columnBlock
+    tk_gemm(
+      min(rowBlock, m - row), min(Self.columnBlock, n - column), k,
+      a.base + (transposingA ? row : row * a.stride), a.stride, transposingA ? 1 : 0,
+      b.base + (transposingB ? column * b.stride : column), b.stride, transposingB ? 1 : 0,
+      c.base + row * c.stride + column, c.stride, accumulating ? 1 : 0, scratch)
+  }
+}
+
+private struct PackedMultiplicationWork: ParallelWork {
+  let a: Matrix
+  let weights: PackedMatrix
+  let c: MutableMatrix
+  let accumulating: Bool
+
+  private static let panelsPerPiece = 4
+  private var panels: Int { (weights.rows + tk_pack_width() - 1) / tk_pack_width() }
+  var count: Int { (panels + Self.panelsPerPiece - 1) / Self.panelsPerPiece }
+
+  func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+    let first = index * Self.panelsPerPiece
+    tk_gemm_packed(
+      a.rows, weights.rows, weights.columns, a.base, a.stride, weights.storage.base, first,
+      min(first + Self.panelsPerPiece, panels), c.base, c.stride, accumulating ? 1 : 0)
+  }
+}

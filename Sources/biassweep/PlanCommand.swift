@@ -1,0 +1,79 @@
+import ArgumentParser
+import Foundation
+import SweepCore
+
+struct PlanCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "plan", abstract: "Print what a sweep would run, without running it.",
+    discussion: """
+      EXAMPLES:
+        biassweep plan --preset smoke
+        biassweep plan --grid mine.yaml --json
+      """)
+
+  @OptionGroup var selection: SweepSelection
+
+  @Flag(help: "Print one JSON object.")
+  var json = false
+
+  private struct Output: Encodable {
+    let trialsDeclared: Int
+    let trialsDistinct: Int
+    let fineTunes: Int
+    let generationShards: Int
+    let shards: Int
+    let estimatedSeconds: Double
+
+    enum CodingKeys: String, CodingKey {
+      case trialsDeclared = "trials_declared"
+      case trialsDistinct = "trials_distinct"
+      case fineTunes = "fine_tunes"
+      case generationShards = "generation_shards"
+      case shards
+      case estimatedSeconds = "estimated_seconds"
+    }
+  }
+
+  func run() async throws {
+    let definition = try selection.definition()
+    let plan = definition.plan
+    let estimate = try PlanEstimate(
+      plan: plan, spec: definition.spec, tasks: definition.tasks)
+    if json {
+      try Console.output(
+        json: Output(
+          trialsDeclared: plan.grid.points.count, trialsDistinct: plan.grid.trials.count,
+          fineTunes: plan.fineTuneCount, generationShards: plan.augmentationCount,
+          shards: plan.shards.count, estimatedSeconds: estimate.seconds))
+      return
+    }
+    Console.output(
+      """
+      sweep            \(definition.spec.name)
+      model            \(definition.spec.model)
+      declared trials  \(plan.grid.points.count)
+      distinct trials  \(plan.grid.trials.count)  (at ratio 0 bias and mitigation make no difference)
+      fine-tunes       \(plan.fineTuneCount)  (one serves all tasks of its domain)
+      generation       \(plan.augmentationCount)  (sets of augmented data)
+      shards           \(plan.shards.count)
+      estimated time   \(Seconds(estimate.seconds)) on this machine (\(estimate.basis))
+      """)
+  }
+}
+
+/// A duration for people: `3 h 12 min`, `2 min 5 s`, `8 s`.
+struct Seconds: CustomStringConvertible {
+  let value: Double
+
+  init(_ value: Double) { self.value = value }
+
+  var description: String {
+    guard value.isFinite, value >= 0 else { return "?" }
+    let whole = Int(min(value, 1e9).rounded())
+    switch whole {
+    case ..<60: return "\(whole) s"
+    case ..<3600: return "\(whole / 60) min \(whole % 60) s"
+    default: return "\(whole / 3600) h \(whole % 3600 / 60) min"
+    }
+  }
+}

@@ -1,0 +1,84 @@
+import BiasStudy
+import Foundation
+import LanguageModel
+import SweepCore
+import TransformerKernels
+
+/// How long a sweep would take on this machine: the multiplications that its tokens need, over the
+/// speed of multiplication measured now.
+struct PlanEstimate {
+  let seconds: Double
+  let basis: String
+
+  /// Share of a training or evaluation step's time that is multiplication.
+  private static let multiplicationShare = 0.75
+  /// Generation works on few rows at a time and is bound by memory, not by multiplication.
+  private static let generationSlowdown = 2.5
+
+  init(plan: ShardPlan, spec: SweepSpec, tasks: [DownstreamTask]) throws {
+    let configuration = try Self.configuration(spec.model)
+    let threads = ProcessInfo.processInfo.activeProcessorCount
+    let flops = Self.measureFLOPS(threads: threads)
+    let perLayer = 2.0 * Double(Self.parametersPerLayer(configuration))
+    let layers = Double(configuration.layerCount)
+    let trained = Double(min(spec.training.topLayers ?? .max, configuration.layerCount))
+    let trunk = layers - trained
+
+    var work = 0.0
+    for shard in plan.shards {
+      let cost = CostEstimate(shard, spec: spec, tasks: tasks)
+      // Forward and backward through the trained layers in each epoch; the frozen ones below them
+      // once for each item that no earlier shard had.
+      let fresh = Double(cost.trained) / Double(spec.training.epochs)
+      work += Double(cost.trained) * trained * perLayer * 2
+      work += fresh * trunk * perLayer / 2
+      work += Double(cost.evaluated) * layers * perLayer
+      work += Double(cost.generated) * layers * perLayer * Self.generationSlowdown
+    }
+    seconds = work / (flops * Self.multiplicationShare)
+    basis = String(
+      format: "%d threads, %.0f GFLOP/s measured now", threads, flops / 1e9)
+  }
+
+  /// The shape of the spec's model; that of SmolLM2-135M while the model was not fetched.
+  private static func configuration(_ name: String) throws -> LlamaConfiguration {
+    guard let location = try? ModelLocation(name) else {
+      return LlamaConfiguration(
+        vocabularySize: 49152, hiddenSize: 576, layerCount: 30, headCount: 9,
+        keyValueHeadCount: 3, headDimension: 64, feedForwardSize: 1536, ropeTheta: 100_000,
+        normEpsilon: 1e-5, maximumPositions: 8192, tiesEmbeddings: true)
+    }
+    return try LanguageModel.configuration(at: location.path)
+  }
+
+  private static func parametersPerLayer(_ shape: LlamaConfiguration) -> Int {
+    shape.hiddenSize
+      * (2 * shape.queryWidth + 2 * shape.keyValueWidth + 3 * shape.feedForwardSize)
+  }
+
+  /// Floating-point operations a second of matrix products in the model's usual sizes.
+  private static func measureFLOPS(threads: Int) -> Double {
+    let (m, n, k) = (512, 1536, 576)
+    let pool = ThreadPool(threadCount: threads)
+    let a = [Float](repeating: 0.5, count: m * k)
+    let b = [Float](repeating: 0.25, count: n * k)
+    var c = [Float](repeating: 0, count: m * n)
+    var best = Double.infinity
+    let clock = ContinuousClock()
+    for _ in 0..<8 {
+      let started = clock.now
+      a.withUnsafeBufferPointer { a in
+        b.withUnsafeBufferPointer { b in
+          c.withUnsafeMutableBufferPointer { c in
+            guard let a = a.baseAddress, let b = b.baseAddress, let c = c.baseAddress else { return }
+            pool.multiply(
+              Matrix(a, rows: m, columns: k), Matrix(b, rows: n, columns: k), transposingB: true,
+              into: MutableMatrix(c, rows: m, columns: n))
+          }
+        }
+      }
+      best = min(best, started.duration(to: clock.now) / .seconds(1))
+    }
+    return 2 * Double(m * n * k) / best
+  }
+}

@@ -1,0 +1,109 @@
+import ArgumentParser
+import Foundation
+import Logging
+import SweepCoordinator
+import SweepCore
+import Synchronization
+import UnixSignals
+
+struct RunCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "run", abstract: "Run a sweep on this machine, or go on with one.",
+    discussion: """
+      Starts a coordinator and worker processes. Whatever is killed, and at whatever moment: the \
+      same command goes on, repeats no finished trial, and ends with the same results.
+
+      EXAMPLES:
+        biassweep run --preset smoke
+        biassweep run --grid mine.yaml --ledger mine.ledger --workers 4 --threads 8
+        biassweep run --preset smoke --json > result.json
+      """)
+
+  @OptionGroup var selection: SweepSelection
+
+  @Option(help: "The sweep's ledger; made if it is not there. Default: NAME.ledger.")
+  var ledger: String?
+
+  @Option(help: "Worker processes.")
+  var workers = 1
+
+  @Option(help: "Threads of each worker. Default: the processors divided by the workers.")
+  var threads: Int?
+
+  @Flag(help: "Print one JSON object at the end instead of tables.")
+  var json = false
+
+  @Flag(name: .shortAndLong, help: "Log every event of the sweep.")
+  var verbose = false
+
+  func validate() throws {
+    guard (1...1024).contains(workers) else {
+      throw ValidationError("--workers takes a number from 1 to 1024.")
+    }
+    guard (1...4096).contains(threads ?? 1) else {
+      throw ValidationError("--threads takes a number from 1 to 4096.")
+    }
+  }
+
+  func run() async throws {
+    let session = try SweepSession(
+      selection: selection, ledger: ledger, keepLeases: false,
+      logLevel: verbose ? .info : .warning)
+    let coordinator = session.coordinator
+    let start = await coordinator.summary()
+    let server = CoordinatorServer(
+      coordinator: coordinator, artifacts: session.artifacts, host: "127.0.0.1", port: 0)
+    let processors = ProcessInfo.processInfo.activeProcessorCount
+    let threads = threads ?? max(1, processors / workers)
+    let logs = URL(fileURLWithPath: session.ledgerPath + ".logs", isDirectory: true)
+
+    let local = Mutex<LocalWorkers?>(nil)
+    let surrender = Mutex<String?>(nil)
+    let interrupted = InterruptFlag()
+    let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+    let stopper = Task {
+      for await _ in signals {
+        if interrupted.set() { _exit(ExitStatus.interrupted.rawValue) }
+        Console.error("\nstopping; once more ends at once")
+        await coordinator.stop(reason: "interrupted")
+        local.withLock { $0 }?.stop()
+      }
+    }
+    defer { stopper.cancel() }
+    let progress = Task {
+      var display = ProgressDisplay(start: start)
+      defer { display.finish() }
+      while !Task.isCancelled {
+        display.show(await coordinator.summary())
+        try? await Task.sleep(for: .milliseconds(500))
+      }
+      display.show(await coordinator.summary())
+    }
+
+    let workers = self.workers
+    do {
+      _ = try await server.run { port in
+        let group = LocalWorkers(
+          count: workers,
+          arguments: ["--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)"],
+          logs: logs, logger: session.logger
+        ) { reason in
+          surrender.withLock { $0 = reason }
+          Task { await coordinator.stop(reason: reason) }
+        }
+        local.withLock { $0 = group }
+        if await !coordinator.isFinished { try group.start() }
+      }
+    } catch {
+      progress.cancel()
+      await progress.value
+      local.withLock { $0 }?.waitUntilEnded(seconds: 0)
+      throw error
+    }
+    progress.cancel()
+    await progress.value
+    local.withLock { $0 }?.waitUntilEnded(seconds: 5)
+    if let reason = surrender.withLock({ $0 }) { throw InfrastructureError(description: reason) }
+    try session.conclude(json: json, interrupted: interrupted.isSet)
+  }
+}

@@ -1,0 +1,117 @@
+import BiasStudy
+import Foundation
+import LanguageModel
+import SweepCore
+import SweepWorker
+import Synchronization
+
+/// Connects a worker to the study: loads model and data once, and keeps one runner for each slot.
+final class StudyExecutor: Sendable {
+  private let threads: Int
+  private let slots: Int
+  private let runners = Mutex<[Runner]>([])
+
+  /// A runner is used by one shard at a time: it is out of the list meanwhile.
+  private struct Runner: @unchecked Sendable {
+    let runner: ShardRunner
+  }
+
+  /// - Parameters:
+  ///   - threads: of each shard.
+  ///   - slots: shards at once.
+  init(threads: Int, slots: Int) {
+    self.threads = threads
+    self.slots = slots
+  }
+
+  var shardExecutor: ShardExecutor {
+    ShardExecutor(
+      prepare: { try self.prepare($0) },
+      execute: { try self.execute($0, $1) })
+  }
+
+  private func prepare(_ spec: SweepSpec) throws -> [String: String] {
+    let model = try LanguageModel.load(
+      from: try ModelLocation(spec.model).path, cacheDirectory: Cache.root)
+    let tasks = spec.tasks.compactMap { TaskCatalogue.builtIn[$0] }
+    let store = DatasetStore(directory: Cache.directory("data"))
+    let loaded = try (0..<slots).map { _ in
+      Runner(
+        runner: try ShardRunner(
+          spec: spec, tasks: tasks, model: model, store: store, threads: threads))
+    }
+    runners.withLock { $0 = loaded }
+    return [
+      "model": model.weights.digest,
+      "data": DataManifest.digest(of: Set(tasks.map(\.domain))).description,
+    ]
+  }
+
+  private func execute(
+    _ assignment: ShardAssignment, _ control: ShardControl
+  ) throws -> ShardProduct {
+    guard let runner = runners.withLock({ $0.popLast() }) else {
+      throw InfrastructureError(description: "more shards at once than this worker has slots")
+    }
+    defer { runners.withLock { $0.append(runner) } }
+    let progress = { (progress: ShardProgress) in
+      control.report(fraction: progress.fraction, tokens: progress.tokens)
+    }
+    do {
+      switch assignment.shard.work {
+      case .augmentation(let key, let items):
+        let (jsonl, facts) = try runner.runner.augment(
+          key, items: items, progress: progress, shouldStop: { control.isCancelled })
+        return ShardProduct(artifact: jsonl, facts: facts)
+      case .fineTune(let key, _):
+        let facts = try runner.runner.fineTune(
+          key, augmentation: assignment.input, trials: assignment.trials, progress: progress,
+          shouldStop: { control.isCancelled }
+        ) { result in
+          control.complete(result.trial, metrics: result.metrics, notes: result.notes)
+        }
+        return ShardProduct(facts: facts)
+      }
+    } catch StudyError.cancelled {
+      throw CancellationError()
+    }
+  }
+}
+
+/// Where models, weights and data are kept: `$BIASSWEEP_CACHE`, or the user's cache directory.
+enum Cache {
+  static func directory(_ part: String) -> String { root + "/" + part }
+
+  static var root: String {
+    let environment = ProcessInfo.processInfo.environment
+    func value(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
+    return value("BIASSWEEP_CACHE")
+      ?? (value("XDG_CACHE_HOME") ?? NSHomeDirectory() + "/.cache") + "/biassweep"
+  }
+}
+
+/// The file or directory that a spec's `model` stands for.
+struct ModelLocation {
+  let path: String
+
+  /// - Throws: `InfrastructureError` when there is none.
+  init(_ name: String) throws {
+    let candidates =
+      name.contains("/") ? [name] : try Self.inCache(name).map { Cache.directory("models/\($0)") }
+    guard let path = candidates.first(where: { FileManager.default.fileExists(atPath: $0) }) else {
+      throw InfrastructureError(
+        description: name.contains("/")
+          ? "There is no model at \(name). The spec's `model` is a name in the cache or the path "
+            + "of a GGUF file or Hugging Face directory."
+          : "The model \(name) is not in \(Cache.directory("models")). Fetch it with "
+            + "`scripts/fetch-model`, or give the path of a GGUF file or Hugging Face directory.")
+    }
+    self.path = path
+  }
+
+  /// Names in the cache that start with the model's: `NAME`, `NAME.gguf`, `NAME.Q4_1.gguf`.
+  private static func inCache(_ name: String) throws -> [String] {
+    let all = (try? FileManager.default.contentsOfDirectory(atPath: Cache.directory("models"))) ?? []
+    return all.filter { $0 == name || ($0.hasPrefix(name + ".") && $0.hasSuffix(".gguf")) }.sorted()
+  }
+}

@@ -1,0 +1,115 @@
+import ArgumentParser
+import Foundation
+import Logging
+import SweepCoordinator
+import SweepCore
+import SweepLedger
+import SweepReport
+import Synchronization
+
+/// An opened sweep: ledger, artifacts and coordinator, and what is printed when it ends.
+struct SweepSession: Sendable {
+  let ledgerPath: String
+  let plan: ShardPlan
+  let ledger: Ledger
+  let artifacts: ArtifactStore
+  let coordinator: Coordinator
+  let logger: Logger
+  private let started = Date()
+
+  init(
+    selection: SweepSelection, ledger path: String?, keepLeases: Bool, logLevel: Logger.Level
+  ) throws {
+    let definition = try selection.definition()
+    ledgerPath = path ?? "\(definition.spec.name).ledger"
+    plan = definition.plan
+    ledger = try Ledger(
+      path: ledgerPath, spec: definition.spec, plan: plan, version: BiasSweep.version,
+      now: Date().timeIntervalSince1970)
+    do {
+      artifacts = try ArtifactStore(
+        directory: URL(fileURLWithPath: ledgerPath + ".artifacts", isDirectory: true))
+    } catch {
+      throw InfrastructureError(
+        description: "Cannot make the directory \(ledgerPath).artifacts: "
+          + error.localizedDescription)
+    }
+    logger = .biassweep(level: logLevel)
+    coordinator = try Coordinator(
+      definition: definition, plan: plan, ledger: ledger, version: BiasSweep.version,
+      keepLeases: keepLeases, logger: logger)
+  }
+
+  private struct Output: Encodable {
+    let trialsDeclared: Int
+    let trialsCompleted: Int
+    let trialsFailed: Int
+    let fineTunesRun: Int
+    let attempts: Int
+    let seconds: Double
+    let resultDigest: String
+
+    enum CodingKeys: String, CodingKey {
+      case trialsDeclared = "trials_declared"
+      case trialsCompleted = "trials_completed"
+      case trialsFailed = "trials_failed"
+      case fineTunesRun = "fine_tunes_run"
+      case attempts, seconds
+      case resultDigest = "result_digest"
+    }
+  }
+
+  /// Prints results and ends with the status that fits them.
+  func conclude(json: Bool, interrupted: Bool) throws {
+    try ledger.checkpoint()
+    let reader = try LedgerReader(path: ledgerPath)
+    let status = try reader.status(now: Date().timeIntervalSince1970)
+    if json {
+      try Console.output(
+        json: Output(
+          trialsDeclared: status.declared, trialsCompleted: status.completed,
+          trialsFailed: status.failed, fineTunesRun: status.fineTunesRun,
+          attempts: status.attempts, seconds: -started.timeIntervalSinceNow,
+          resultDigest: try reader.resultDigest().description))
+    }
+    if interrupted && status.completed + status.failed < status.trials {
+      Console.error(
+        "interrupted with \(status.completed) of \(status.trials) trials done; the same command "
+          + "goes on")
+      throw ExitStatus.interrupted.code
+    }
+    if !json {
+      let tables = ResultTables(spec: try reader.sweep().spec, rows: try reader.gridResults())
+      Console.output(tables.text())
+      Console.output(
+        "\(status.completed) trials in \(Seconds(-started.timeIntervalSinceNow)); "
+          + "result digest \(try reader.resultDigest())")
+      Console.output(
+        "report: biassweep report --ledger \(ledgerPath)   "
+          + "SQL: sqlite3 \(ledgerPath) 'SELECT * FROM trial_result'")
+    }
+    guard status.failed == 0, status.completed == status.trials else {
+      for failure in try reader.failures() {
+        Console.error("quarantined: \(failure.shard): \(failure.reason)")
+      }
+      Console.error(
+        "\(status.trials - status.completed) of \(status.trials) trials have no result; the same "
+          + "command tries them again (`biassweep status --ledger \(ledgerPath)` shows why)")
+      throw ExitStatus.failedTrials.code
+    }
+  }
+}
+
+/// Set by a signal, read at the end.
+final class InterruptFlag: Sendable {
+  private let flag = Mutex(false)
+  var isSet: Bool { flag.withLock { $0 } }
+  /// - Returns: whether it was set before.
+  @discardableResult
+  func set() -> Bool {
+    flag.withLock { flag in
+      defer { flag = true }
+      return flag
+    }
+  }
+}
