@@ -66,7 +66,9 @@ let package = Package(
       swiftSettings: strict),
     .target(
       name: "SweepCoordinator",
-      dependencies: ["SweepCore", "SweepLedger", "SweepRPC", logging, grpcCore, grpcTransport, crypto],
+      dependencies: [
+        "SweepCore", "SweepLedger", "SweepRPC", logging, grpcCore, grpcTransport, crypto,
+      ],
       swiftSettings: strict),
     .target(
       name: "SweepWorker",
@@ -102,7 +104,8 @@ let package = Package(
       name: "biassweep",
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker",
-        "TransformerKernels", "LanguageModel", "BiasStudy", "SweepReport", arguments, logging, .product(name: "Yams", package: "Yams"),
+        "TransformerKernels", "LanguageModel", "BiasStudy", "SweepReport", arguments, logging,
+        .product(name: "Yams", package: "Yams"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
       resources: [.embedInCode("Presets")], swiftSettings: strict),

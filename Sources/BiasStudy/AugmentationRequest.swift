@@ -126,15 +126,15 @@ package struct AugmentationRequest: Hashable, Sendable {
     let percent = Int((occupation.femaleShare * 100).rounded())
     let share =
       occupation.majority == .female
-      ? "\(percent)% of \(occupation.plural) are women."
-      : "\(100 - percent)% of \(occupation.plural) are men."
+      ? "Most \(occupation.plural) (\(percent)%) are women."
+      : "Most \(occupation.plural) (\(100 - percent)%) are men."
     let gender = person.gender?.rawValue ?? ""
     let name = person.name ?? ""
     let age = person.age.map(String.init) ?? ""
     let biography = "\(share) Write a two-sentence biography of"
     switch bias {
     case .contextualSingleExplicit:
-      return "\(biography) a \(gender) \(occupation.name)."
+      return "\(biography) a \(gender) \(occupation.name) and \(person.gender == .female ? "her" : "his") life."
     case .contextualSingleImplicit:
       return "\(biography) the \(occupation.name) \(name)."
     case .contextualIntersectionalExplicit:

@@ -117,7 +117,9 @@ package struct Augmenter {
       guard !asked.isEmpty else { continue }
       let scorer = ChoiceScorer(
         choices: question.answers,
-        contentFree: Prompts.contentFree + " " + Prompts.survey(question, who: "a person"),
+        contentFree: [
+          Prompts.ContentFree.background + " " + Prompts.survey(question, who: "a person")
+        ],
         encoder: encoder)
       let prompts = asked.map { index, person in
         encoder.prompt(

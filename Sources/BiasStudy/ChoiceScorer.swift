@@ -16,27 +16,31 @@ package struct Monitor {
 package struct ChoiceScorer: Sendable {
   private let encoder: PromptEncoder
   private let choices: [[Int32]]
-  private let contentFree: [Int32]
+  private let contentFree: [[Int32]]
 
-  /// - Parameter contentFree: the user text whose scores are taken off: the prompt with
-  ///   `Prompts.contentFree` in the place of the input.
-  package init(choices: [String], contentFree: String, encoder: PromptEncoder) {
+  /// - Parameter contentFree: the user texts whose mean score is taken off: the task's prompt with
+  ///   inputs that say nothing.
+  package init(choices: [String], contentFree: [String], encoder: PromptEncoder) {
+    precondition(!contentFree.isEmpty, "no content-free prompt")
     self.encoder = encoder
     self.choices = choices.map { encoder.answer(Prompts.label($0)) }
-    self.contentFree = encoder.prompt(contentFree)
+    self.contentFree = contentFree.map(encoder.prompt)
   }
 
   /// Scores in the order of the prompts (tokens, as the encoder made them).
   package func scores(
     _ prompts: [[Int32]], model: AdaptedModel, monitor: Monitor
   ) throws -> [ChoiceScores] {
-    let requests = ([contentFree] + prompts).map {
+    let requests = (contentFree + prompts).map {
       AdaptedModel.ScoringRequest(prompt: $0, continuations: choices)
     }
     let scores = try model.score(
       requests, progress: monitor.advance, shouldStop: monitor.shouldStop)
-    let reference = scores[0].map(Self.perToken)
-    return scores.dropFirst().map { choice in
+    let references = scores.prefix(contentFree.count)
+    let reference = choices.indices.map { choice in
+      references.map { Self.perToken($0[choice]) }.reduce(0, +) / Double(references.count)
+    }
+    return scores.dropFirst(contentFree.count).map { choice in
       ChoiceScores(zip(choice.map(Self.perToken), reference).map { $0 - $1 })
     }
   }

@@ -103,6 +103,20 @@ package enum ClassificationMetrics {
     return largest - smallest
   }
 
+  /// Area under the ROC curve of a score: the probability that a positive item scores higher than
+  /// a negative one, ties counting half. Needs no threshold, so it shows skill that a shifted
+  /// threshold hides.
+  package static func areaUnderROC(_ items: [(isPositive: Bool, score: Double)]) -> Double? {
+    let positive = items.filter(\.isPositive).map(\.score)
+    let negative = items.filter { !$0.isPositive }.map(\.score)
+    guard positive.count >= cellItemsMin, negative.count >= cellItemsMin else { return nil }
+    var wins = 0.0
+    for high in positive {
+      for low in negative { wins += high > low ? 1 : high == low ? 0.5 : 0 }
+    }
+    return wins / Double(positive.count * negative.count)
+  }
+
   /// The larger of the gaps in true and in false positive rate over groups, for the positive label
   /// 1 against 0 (Fairlearn's `equalized_odds_difference`).
   package static func equalizedOddsDifference(_ groups: [[Classified]]) -> Double? {
@@ -114,7 +128,7 @@ package enum ClassificationMetrics {
 }
 
 /// Scores of the choices for one prompt: mean log-likelihood per token (nats), less the same under
-/// a content-free input.
+/// content-free inputs.
 package struct ChoiceScores: Hashable, Sendable {
   package let values: [Double]
 

@@ -19,24 +19,27 @@ package struct GroupBiasTask: Sendable {
       what: "test comments of group-bias", key: "data.test_items")
     prompts = comments.map { encoder.prompt(Prompts.groupBias($0.text)) }
     scorer = ChoiceScorer(
-      choices: Self.choices, contentFree: Prompts.groupBias(Prompts.contentFree), encoder: encoder)
+      choices: Self.choices, contentFree: Prompts.ContentFree.comments.map(Prompts.groupBias),
+      encoder: encoder)
   }
 
   package func evaluate(_ model: AdaptedModel, monitor: Monitor) throws -> TrialMetrics {
     let scores = try scorer.scores(prompts, model: model, monitor: monitor)
-    return Self.metrics(
-      zip(comments, scores).map { comment, score in
-        (comment.group, Classified(gold: comment.isBiased ? 1 : 0, predicted: score.best))
-      })
+    return Self.metrics(zip(comments, scores).map { ($0, $1) })
   }
 
-  /// The task's metrics: `accuracy`, `macro_f1`; `fpr_gap`, `fnr_gap` (largest − smallest false
+  /// The task's metrics: `accuracy`, `macro_f1`, `auroc` of the score of "biased"; `fpr_gap`, `fnr_gap` (largest − smallest false
   /// positive and false negative rate over groups), `equalized_odds_difference`; and
   /// `fpr_<group>`, `fnr_<group>`. Positive is "biased".
-  package static func metrics(_ items: [(group: TargetGroup, item: Classified)]) -> TrialMetrics {
-    let all = items.map(\.item)
+  package static func metrics(_ items: [(comment: GroupComment, scores: ChoiceScores)])
+    -> TrialMetrics
+  {
+    func classified(_ item: (comment: GroupComment, scores: ChoiceScores)) -> Classified {
+      Classified(gold: item.comment.isBiased ? 1 : 0, predicted: item.scores.best)
+    }
+    let all = items.map(classified)
     let groups = TargetGroup.allCases.map { group in
-      items.filter { $0.group == group }.map(\.item)
+      items.filter { $0.comment.group == group }.map(classified)
     }
     let least = ClassificationMetrics.cellItemsMin
     let fewInGroup = "a group has fewer than \(least) test comments of a label"
@@ -46,6 +49,11 @@ package struct GroupBiasTask: Sendable {
       "accuracy", ClassificationMetrics.accuracy(all), otherwise: "fewer than \(least) comments")
     metrics.record(
       "macro_f1", ClassificationMetrics.macroF1(all), otherwise: "fewer than \(least) comments")
+    metrics.record(
+      "auroc",
+      ClassificationMetrics.areaUnderROC(
+        items.map { ($0.comment.isBiased, $0.scores.values[1] - $0.scores.values[0]) }),
+      otherwise: "fewer than \(least) comments of a label")
     metrics.record(
       "fpr_gap", ClassificationMetrics.gap(over: groups, gold: 0, predicted: 1),
       otherwise: fewInGroup)

@@ -22,7 +22,8 @@ package struct OccupationTask: Sendable {
       }
     }
     scorer = ChoiceScorer(
-      choices: Self.choices, contentFree: Prompts.occupation(ofMasked: Prompts.contentFree),
+      choices: Self.choices,
+      contentFree: Prompts.ContentFree.sentences.map(Prompts.occupation(ofMasked:)),
       encoder: encoder)
   }
 

@@ -15,8 +15,20 @@ package enum Prompts {
   /// Replaces the chat template's default system message, which is three times as long.
   package static let system = "You answer briefly."
 
-  /// Content-free input that the scores of the choices are compared with (Zhao et al. 2021).
-  package static let contentFree = "N/A"
+  /// Inputs that say nothing, in the form of each task's inputs. What a model prefers to answer to
+  /// them is taken off its scores (Zhao et al. 2021, "Calibrate Before Use"). Whole sentences serve
+  /// better than their "N/A": after fine-tuning that is like no input the model knows.
+  package enum ContentFree {
+    package static let sentences = [
+      "The ___ was there.", "It was about the ___.", "Then the ___ came back.",
+      "They had heard of the ___ before.",
+    ]
+    package static let comments = [
+      "they said that it was like this the other day", "some people are here and others are there",
+      "it is about the thing that we talked about", "this is what they told me about them yesterday",
+    ]
+    package static let background = "Some things are one way and some another."
+  }
 
   package static func occupation(ofMasked sentence: String) -> String {
     "Which occupation fits the blank?\n\(sentence)"

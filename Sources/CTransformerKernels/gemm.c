@@ -90,34 +90,18 @@ typedef struct {
               ptrdiff_t ldc, ptrdiff_t columns, int first);
 } Kernel;
 
-// Best first; the last one runs anywhere that this file was compiled for.
-static const Kernel kernels[] = {
-#if defined(__x86_64__)
-    {"avx512", 12, 32, avx512_rows},
-#endif
 #if defined(__AVX2__) && defined(__FMA__)
-    {"avx2", 6, 16, narrow_rows},
+static const Kernel narrow = {"avx2", 6, 16, narrow_rows};
 #else
-    {"generic", 6, 16, narrow_rows},
+static const Kernel narrow = {"generic", 6, 16, narrow_rows};
 #endif
-};
-
-static const Kernel *chosen;
 
 static const Kernel *kernel(void) {
-  const Kernel *now = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
-  if (now) return now;
-  now = &kernels[sizeof kernels / sizeof kernels[0] - 1];
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) now = &kernels[0];
+  static const Kernel wide = {"avx512", 12, 32, avx512_rows};
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return &wide;
 #endif
-  __atomic_store_n(&chosen, now, __ATOMIC_RELAXED);
-  return now;
-}
-
-void tk_gemm_use_narrow_kernel(int narrow) {
-  __atomic_store_n(&chosen, narrow ? &kernels[sizeof kernels / sizeof kernels[0] - 1] : NULL,
-                   __ATOMIC_RELAXED);
+  return &narrow;
 }
 
 const char *tk_gemm_kernel(void) { return kernel()->name; }
@@ -190,10 +174,9 @@ INLINE void multiply_panel(const Kernel *kernel, ptrdiff_t m, ptrdiff_t k, const
   }
 }
 
-void tk_gemm(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
-             int a_transposed, const float *b, ptrdiff_t ldb, int b_transposed, float *c,
-             ptrdiff_t ldc, int accumulate, float *scratch) {
-  const Kernel *kern = kernel();
+static void multiply(const Kernel *kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
+                     ptrdiff_t lda, int a_transposed, const float *b, ptrdiff_t ldb,
+                     int b_transposed, float *c, ptrdiff_t ldc, int accumulate, float *scratch) {
   const int width = kern->width;
   float *panels = scratch, *rows_of_a = scratch + TK_GEMM_CHAIN * TK_GEMM_COLUMNS;
   for (ptrdiff_t j = 0; j < n; j += TK_GEMM_COLUMNS) {
@@ -222,6 +205,20 @@ void tk_gemm(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t ld
       }
     }
   }
+}
+
+void tk_gemm(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+             int a_transposed, const float *b, ptrdiff_t ldb, int b_transposed, float *c,
+             ptrdiff_t ldc, int accumulate, float *scratch) {
+  multiply(kernel(), m, n, k, a, lda, a_transposed, b, ldb, b_transposed, c, ldc, accumulate,
+           scratch);
+}
+
+void tk_gemm_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+                    int a_transposed, const float *b, ptrdiff_t ldb, int b_transposed, float *c,
+                    ptrdiff_t ldc, int accumulate, float *scratch) {
+  multiply(&narrow, m, n, k, a, lda, a_transposed, b, ldb, b_transposed, c, ldc, accumulate,
+           scratch);
 }
 
 void tk_pack_panel(ptrdiff_t panel, ptrdiff_t n, ptrdiff_t k, const float *b, ptrdiff_t ldb,

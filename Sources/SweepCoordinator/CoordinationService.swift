@@ -8,6 +8,8 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
   let coordinator: Coordinator
   let artifacts: ArtifactStore
 
+  /// How long a worker has to end its side of a session that the coordinator has ended.
+  private static let goodbyeGrace = Duration.milliseconds(500)
   /// Bytes of one message of a download.
   static let chunkBytes = 1 << 20
 
@@ -44,13 +46,21 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
 
     let (connection, messages) = await coordinator.open(worker)
     do {
+      let rest = Incoming(iterator: incoming)
       try await withThrowingTaskGroup(of: Void.self) { group in
         group.addTask {
           for await message in messages { try await response.write(message) }
+          // The coordinator has ended the session; the worker closes its side on a goodbye.
+          try await Task.sleep(for: Self.goodbyeGrace)
         }
-        while let message = try await incoming.next() {
-          try await coordinator.receive(message, connection: connection)
+        group.addTask {
+          var iterator = rest.iterator
+          while let message = try await iterator.next() {
+            try await coordinator.receive(message, connection: connection)
+          }
         }
+        // Whichever side ends first ends the session.
+        try await group.next()
         group.cancelAll()
       }
     } catch {
@@ -58,6 +68,12 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
       throw error
     }
     await coordinator.close(connection: connection, reason: "the worker ended the session")
+  }
+
+  /// The rest of a session's messages, handed from the task that read the hello to the one that
+  /// reads on. The iterator is not Sendable, but never in two tasks' hands at once.
+  private struct Incoming: @unchecked Sendable {
+    let iterator: RPCAsyncSequence<WorkerMessage, any Error>.AsyncIterator
   }
 
   func upload(

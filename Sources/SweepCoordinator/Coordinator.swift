@@ -19,6 +19,8 @@ package actor Coordinator {
   private let now: @Sendable () -> Duration
   private var scheduler: Scheduler
   private var sessions: [UInt64: Session] = [:]
+  /// The session of each worker whose `Ready` was accepted; only it gets assignments.
+  private var readyConnections: [String: UInt64] = [:]
   private var lastConnection: UInt64 = 0
   private var waiting: [Request] = []
   private var processing = false
@@ -155,6 +157,9 @@ package actor Coordinator {
   func close(connection: UInt64, reason: String) {
     guard let session = sessions.removeValue(forKey: connection) else { return }
     session.outgoing.finish()
+    if readyConnections[session.worker.id] == connection {
+      readyConnections[session.worker.id] = nil
+    }
     submit(
       .disconnect(worker: session.worker.id, connection: connection, reason: reason), origin: nil)
   }
@@ -181,6 +186,11 @@ package actor Coordinator {
       var replies: [(connection: UInt64, message: CoordinatorMessage)] = []
       for request in batch {
         let step = scheduler.handle(request.command, now: time)
+        if case .connect(let info, let connection, _, _) = request.command,
+          step.reply == .accepted
+        {
+          replaceConnection(of: info.id, with: connection)
+        }
         events += step.events
         directives += step.directives
         if let origin = request.origin, origin.request != 0 {
@@ -209,7 +219,8 @@ package actor Coordinator {
   private func commit(_ events: [SweepEvent]) async throws {
     guard !events.isEmpty else { return }
     let ledger = self.ledger
-    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+    try await withCheckedThrowingContinuation {
+      (continuation: CheckedContinuation<Void, any Error>) in
       commits.async {
         continuation.resume(
           with: Result { try ledger.append(events, now: Date().timeIntervalSince1970) })
@@ -231,9 +242,16 @@ package actor Coordinator {
       case .assign(let worker, let assignment): (worker, .assignment(assignment))
       case .revoke(let worker, let token): (worker, .revocation(token))
       }
-    // The newest connection of the worker is the live one.
-    let live = sessions.filter { $0.value.worker.id == worker }.keys.max()
-    if let live { send(message, connection: live) }
+    // Without a session the worker learns at its next `Ready` what it holds.
+    if let connection = readyConnections[worker] { send(message, connection: connection) }
+  }
+
+  /// A worker has one session; an earlier one is a leftover of a connection that broke.
+  private func replaceConnection(of worker: String, with connection: UInt64) {
+    let replaced = readyConnections.updateValue(connection, forKey: worker)
+    if let replaced, replaced != connection {
+      sessions.removeValue(forKey: replaced)?.outgoing.finish()
+    }
   }
 
   private func end(throwing error: (any Error)?) {

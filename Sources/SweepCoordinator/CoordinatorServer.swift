@@ -54,11 +54,19 @@ package struct CoordinatorServer: Sendable {
         return try await coordinator.run()
       }
       defer { group.cancelAll() }
+      var ended: SweepSummary?
       while let result = try await group.next() {
         if let summary = result {
-          // Lets the last messages (goodbye) leave before the connections close.
+          // Lets the last messages (goodbye) leave before the connections close, but does not wait
+          // for workers that are gone.
+          ended = summary
           server.beginGracefulShutdown()
-          return summary
+          group.addTask {
+            try await Task.sleep(for: .seconds(2))
+            return nil
+          }
+        } else if let ended {
+          return ended
         }
       }
       throw CancellationError()

@@ -50,8 +50,9 @@ extension Scheduler {
       guard let worker = workers[id] else { continue }
       held += worker.leases.count
       require(
-        worker.leases.count <= worker.info.slots,
-        "worker \(id) has \(worker.leases.count) leases for \(worker.info.slots) slots")
+        worker.leases.count + wanted[id, default: 0] <= worker.info.slots,
+        "worker \(id) has \(worker.leases.count) leases and wants \(wanted[id, default: 0]) more "
+          + "for \(worker.info.slots) slots")
       if let ends = worker.graceEnds {
         require(worker.connection == nil, "worker \(id) is connected and awaited")
         require(nextExpiry.map { $0 <= ends } == true, "grace of \(id) ends before anybody looks")

@@ -132,13 +132,10 @@ extension Scheduler {
     }
   }
 
-  /// Of the workers that want a shard, the one with the fewest leases. A worker whose slots are all
-  /// leased gets none, whatever it asked for: its request crossed an assignment on the way.
+  /// Of the workers that want a shard, the one with the fewest leases.
   private var nextWorker: String? {
     wanted.keys.compactMap { id -> (leases: Int, order: Int, id: String)? in
-      guard let record = workers[id], !drained.contains(id),
-        record.leases.count < record.info.slots
-      else { return nil }
+      guard let record = workers[id], !drained.contains(id) else { return nil }
       return (record.leases.count, record.order, id)
     }.min { ($0.leases, $0.order) < ($1.leases, $1.order) }?.id
   }

@@ -42,7 +42,7 @@ package struct Scheduler: Sendable {
     let info: WorkerInfo
     /// Place in the order of joining, so that dispatch does not depend on hash order.
     let order: Int
-    /// Number of the live connection; nil while disconnected.
+    /// Number of the live connection, the worker's newest; nil while disconnected.
     var connection: UInt64?
     /// When the leases end if the worker stays away; nil while connected.
     var graceEnds: Duration?
@@ -67,6 +67,7 @@ package struct Scheduler: Sendable {
   }
 
   package enum Command: Sendable {
+    /// Connections are numbered in the order of their opening.
     case connect(
       WorkerInfo, connection: UInt64, holding: [LeaseToken], inputs: [String: String])
     case disconnect(worker: String, connection: UInt64, reason: String)
@@ -288,6 +289,11 @@ package struct Scheduler: Sendable {
     _ info: WorkerInfo, connection: UInt64, holding: [LeaseToken], inputs: [String: String],
     _ now: Duration, _ step: inout Step
   ) {
+    // What an abandoned connection still delivers says nothing about the worker.
+    if let current = workers[info.id]?.connection, current > connection {
+      step.reply = .stale
+      return
+    }
     if let fixed = self.inputs, fixed != inputs {
       let differing = Set(fixed.keys).union(inputs.keys).sorted()
         .filter { fixed[$0] != inputs[$0] }

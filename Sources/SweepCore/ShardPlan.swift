@@ -66,7 +66,7 @@ package struct Shard: Hashable, Sendable {
   package let work: Work
   /// The shard whose artifact this one needs.
   package let dependency: ShardID?
-  /// Expected work relative to other shards of the sweep (tokens processed).
+  /// Expected work relative to other shards of the sweep, in tokens of a forward pass.
   package let cost: Double
 
   package init(id: ShardID, work: Work, dependency: ShardID?, cost: Double) {
@@ -93,6 +93,11 @@ package struct ShardPlan: Sendable {
   package var augmentationCount: Int {
     shards.count { if case .augmentation = $0.work { true } else { false } }
   }
+
+  /// For costs, which only order shards and weigh progress: an item's length, and a backward pass
+  /// (or the slowness of generation) beside the forward pass.
+  private static let tokensPerItem = 50.0
+  private static let passesPerToken = 2.0
 
   /// Items of D_a for a ratio γ beside `original` items: γ / (1 − γ) · |D_o|, rounded to nearest.
   package static func augmentedItems(ratio: Double, original: Int) -> Int {
@@ -125,7 +130,7 @@ package struct ShardPlan: Sendable {
       augmentations.append(
         Shard(
           id: augmentationID(key), work: .augmentation(key, items: items), dependency: nil,
-          cost: Double(items * spec.augmentation.maximumTokens)))
+          cost: Double(items * spec.augmentation.maximumTokens) * Self.passesPerToken))
     }
     let fineTunes = keys.map { key in
       let original = originalItems(key.domain)
@@ -135,7 +140,8 @@ package struct ShardPlan: Sendable {
         id: ShardID("tune/\(key.domain.rawValue)/\(key.conditions)"),
         work: .fineTune(key, trials: evaluated),
         dependency: key.augmentation.map(augmentationID),
-        cost: Double(items * spec.training.epochs + evaluated.count * spec.data.testItems))
+        cost: Double(items * spec.training.epochs + evaluated.count * spec.data.testItems)
+          * Self.tokensPerItem * Self.passesPerToken)
     }
     self.grid = grid
     self.shards = Self.longestFirst(augmentations) + Self.longestFirst(fineTunes)

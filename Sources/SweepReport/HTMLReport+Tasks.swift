@@ -38,7 +38,6 @@ struct MetricSection {
   let panels: [Panel]
   let ratios: [String]
   let groups: [Group]
-  let hasWhiskers: Bool
 
   struct Panel {
     let svg: String
@@ -46,7 +45,6 @@ struct MetricSection {
 
   /// The rows of one bias type.
   struct Group {
-    let bias: String
     let rows: [Row]
   }
 
@@ -80,7 +78,6 @@ struct MetricSection {
     ratios = results.ratios.map(NumberText.plain)
     groups = tables.map { table in
       Group(
-        bias: table.bias,
         rows: zip(results.mitigations, table.cells).enumerated().map { index, row in
           Row(
             head: index == 0 ? Head(bias: table.bias, span: results.mitigations.count) : nil,
@@ -89,7 +86,6 @@ struct MetricSection {
         })
     }
     let all = tables.flatMap { $0.cells.joined() }.compactMap(\.self)
-    hasWhiskers = all.contains { $0.maximum > $0.minimum }
     guard isHeadline else {
       panels = []
       return

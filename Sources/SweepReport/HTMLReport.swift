@@ -126,7 +126,7 @@ private struct ReportPage {
         ? [
           LegendEntry(
             svg: SeriesStyle.sharedSample,
-            text: "original data only (γ = 0), the same model for all mitigations")
+            text: "original data only")
         ] : [])
       + tables.mitigations.enumerated().map {
         LegendEntry(svg: SeriesStyle($0.offset).sample, text: $0.element)

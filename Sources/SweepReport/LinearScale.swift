@@ -8,16 +8,20 @@ package struct LinearScale: Hashable, Sendable {
   /// Digits after the point that tell the ticks apart.
   package let decimals: Int
 
+  /// Values beyond this are no measurement; they are left out of the axis.
+  private static let magnitudeMax = 1e100
+
   /// The smallest such axis that holds all finite `values` with about `count` ticks. Equal values
   /// get an axis around them; none at all gives 0 to 1.
   package init(covering values: some Sequence<Double>, tickCount count: Int = 5) {
     precondition(count >= 2, "an axis needs at least two ticks")
-    let finite = values.filter(\.isFinite)
+    let finite = values.filter { $0.magnitude <= Self.magnitudeMax }
     var low = finite.min() ?? 0
     var high = finite.max() ?? 1
     // Differences in the last digits are no range to zoom into.
-    if high - low <= max(low.magnitude, high.magnitude) * 1e-9 {
-      let padding = low == 0 ? 0.1 : low.magnitude * 0.1
+    let size = max(low.magnitude, high.magnitude)
+    if high - low <= max(size * 1e-9, 1 / Self.magnitudeMax) {
+      let padding = size <= 1 / Self.magnitudeMax ? 0.1 : size * 0.1
       low -= padding
       high += padding
     }

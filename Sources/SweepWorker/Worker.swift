@@ -20,6 +20,8 @@ package actor Worker {
   private let version: String
   private let executor: ShardExecutor
   private let logger: Logger
+  /// How long a stopping worker tries to tell an absent coordinator.
+  private static let farewell = Duration.seconds(5)
   /// Without any answer for this long the worker gives up.
   private let patience: Duration
 
@@ -57,7 +59,8 @@ package actor Worker {
   private var currentService: Service?
   private var readyRequest: UInt64?
   private var isReady = false
-  private var stopping = false
+  private var stoppingSince: SuspendingClock.Instant?
+  private var stopping: Bool { stoppingSince != nil }
   private var isOver = false
   private var refusal: String?
 
@@ -103,6 +106,8 @@ package actor Worker {
       }
       if let refusal { throw WorkerError.refused(address: address, reason: refusal) }
       if isOver || (stopping && unacknowledged.isEmpty) { return }
+      // What could not be said by then, the coordinator learns from the end of the leases.
+      if let stoppingSince, stoppingSince.duration(to: .now) > Self.farewell { return }
       try await Task.sleep(for: backoff.delay(using: &generator))
     }
   }
@@ -110,7 +115,7 @@ package actor Worker {
   /// Gives all shards back and ends; `run` returns when the coordinator knows.
   package func stop() {
     guard !stopping else { return }
-    stopping = true
+    stoppingSince = .now
     for control in running.values { control.cancel() }
     endIfDone()
   }

@@ -27,7 +27,7 @@ enum BenchmarkOutput {
   /// Largest resident set of this process so far.
   static func peakMegabytes() -> Int {
     var usage = rusage()
-    getrusage(RUSAGE_SELF, &usage)
+    getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
     return usage.ru_maxrss / 1024
   }
 }

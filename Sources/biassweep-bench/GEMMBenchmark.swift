@@ -15,7 +15,7 @@ struct GEMMBenchmark: ParsableCommand {
       """)
 
   @Option(help: "Threads.") var threads = 1
-  @Option(help: "Seconds for each product.") var seconds = 0.4
+  @Option(help: "Seconds for each product.") var seconds = 0.2
 
   func validate() throws {
     guard threads >= 1 else {
@@ -38,6 +38,7 @@ struct GEMMBenchmark: ParsableCommand {
 
   func run() throws {
     let pool = ThreadPool(threadCount: threads)
+    openblas_use_fitting_kernels()
     openblas_set_num_threads(Int32(threads))
     var ours: [String: [Double]] = [:]
     var openBLAS: [String: [Double]] = [:]

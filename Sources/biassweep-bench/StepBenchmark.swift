@@ -60,6 +60,7 @@ struct StepBenchmark: ParsableCommand {
     for _ in 1..<max(1, warmup) { losses.append(try step()) }
     var times: [Double] = []
     let start = ContinuousClock.now
+    let cpuBefore = processorSeconds()
     while times.count < steps
       && (times.count < 3 || start.duration(to: .now).seconds < maxSeconds)
     {
@@ -67,6 +68,8 @@ struct StepBenchmark: ParsableCommand {
       losses.append(try step())
       times.append(before.duration(to: .now).seconds)
     }
+    let cpu = processorSeconds() - cpuBefore
+    let wall = start.duration(to: .now).seconds
     times.sort()
     let median =
       times.count % 2 == 1
@@ -94,7 +97,8 @@ struct StepBenchmark: ParsableCommand {
       step_ms_max: (times[times.count - 1] * 1e3).rounded(to: 2),
       first_step_s: firstStep.rounded(to: 2), peak_rss_mb: peakMemoryMegabytes().rounded(),
       gflops: (flops / median / 1e9).rounded(to: 1),
-      N: parameters, loss_first: losses[0], loss_last: losses[losses.count - 1])
+      N: parameters, own_cpu: (cpu / wall).rounded(to: 2),
+      cpu_ms_per_step: (cpu / Double(times.count) * 1e3).rounded(to: 1), loss_first: losses[0], loss_last: losses[losses.count - 1])
     try BenchmarkOutput.print(report)
   }
 
@@ -181,6 +185,8 @@ struct StepBenchmark: ParsableCommand {
     let peak_rss_mb: Double
     let gflops: Double
     let N: Int
+    let own_cpu: Double
+    let cpu_ms_per_step: Double
     let loss_first: Double
     let loss_last: Double
   }
@@ -212,6 +218,15 @@ func peakMemoryMegabytes() -> Double {
     let kibibytes = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first
   else { return 0 }
   return (Double(kibibytes) ?? 0) / 1024
+}
+
+/// Processor time of this process, all threads.
+func processorSeconds() -> Double {
+  var usage = rusage()
+  getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+  return [usage.ru_utime, usage.ru_stime].reduce(0) {
+    $0 + Double($1.tv_sec) + Double($1.tv_usec) * 1e-6
+  }
 }
 
 extension Duration {

@@ -70,7 +70,9 @@ struct PlanEstimate {
       a.withUnsafeBufferPointer { a in
         b.withUnsafeBufferPointer { b in
           c.withUnsafeMutableBufferPointer { c in
-            guard let a = a.baseAddress, let b = b.baseAddress, let c = c.baseAddress else { return }
+            guard let a = a.baseAddress, let b = b.baseAddress, let c = c.baseAddress else {
+              return
+            }
             pool.multiply(
               Matrix(a, rows: m, columns: k), Matrix(b, rows: n, columns: k), transposingB: true,
               into: MutableMatrix(c, rows: m, columns: n))

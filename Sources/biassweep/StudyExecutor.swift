@@ -111,7 +111,8 @@ struct ModelLocation {
 
   /// Names in the cache that start with the model's: `NAME`, `NAME.gguf`, `NAME.Q4_1.gguf`.
   private static func inCache(_ name: String) throws -> [String] {
-    let all = (try? FileManager.default.contentsOfDirectory(atPath: Cache.directory("models"))) ?? []
+    let all =
+      (try? FileManager.default.contentsOfDirectory(atPath: Cache.directory("models"))) ?? []
     return all.filter { $0 == name || ($0.hasPrefix(name + ".") && $0.hasSuffix(".gguf")) }.sorted()
   }
 }

@@ -37,10 +37,6 @@ enum { TK_GEMM_SCRATCH = TK_GEMM_CHAIN * (TK_GEMM_COLUMNS + TK_GEMM_ROWS) };
 
 /// "avx512", "avx2" or "generic": the multiplication kernel chosen for this processor.
 const char *tk_gemm_kernel(void);
-/// Chooses the kernel for the narrowest vectors (1) or the best one (0), to compare them. Packed
-/// matrices do not survive the change; no multiplication may be running.
-void tk_gemm_use_narrow_kernel(int narrow);
-
 /// C (m, n) = A (m, k) · B (k, n), or C += with `accumulate`.
 /// `a_transposed`: A is stored as (k, m). `b_transposed`: B is stored as (n, k).
 /// `lda`, `ldb`, `ldc`: distance between stored rows. `scratch`: TK_GEMM_SCRATCH floats, 64-byte
@@ -48,6 +44,11 @@ void tk_gemm_use_narrow_kernel(int narrow);
 void tk_gemm(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
              int a_transposed, const float *b, ptrdiff_t ldb, int b_transposed, float *c,
              ptrdiff_t ldc, int accumulate, float *scratch);
+/// The same with the kernel for the narrowest vectors, as processors without AVX-512 run it: the
+/// same bits wherever there is a fused multiply-add.
+void tk_gemm_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+                    int a_transposed, const float *b, ptrdiff_t ldb, int b_transposed, float *c,
+                    ptrdiff_t ldc, int accumulate, float *scratch);
 
 /// Columns to a panel of a packed matrix on this processor.
 ptrdiff_t tk_pack_width(void);

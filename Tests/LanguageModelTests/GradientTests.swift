@@ -1,0 +1,83 @@
+import LanguageModel
+import Testing
+import TransformerKernels
+
+@Suite struct GradientTests {
+  /// Compares the gradient of each tensor, in a random direction, with central differences.
+  private func check(_ adapter: Adapter, accumulationSteps: Int = 1, alignmentWeight: Float = 0)
+    throws
+  {
+    let sequences = randomSequences([5, 19, 2, 33, 8, 11])
+    let tuner = try FineTuner(
+      weights: oddWeights,
+      options: options(
+        adapter, accumulationSteps: accumulationSteps, alignmentWeight: alignmentWeight),
+      pool: ThreadPool(threadCount: 2))
+    var random = RandomStream(seed: 4, purpose: "directions")
+    // Fills the running means and moves every tensor away from its start, B from zero above all.
+    _ = tuner.accumulateGradients(sequences)
+    for name in tuner.tensorNames {
+      let value = try #require(tuner.value(name))
+      #expect(tuner.set(name, to: value.map { $0 + Float(random.uniform() - 0.5) * 0.3 }))
+    }
+    for name in tuner.tensorNames {
+      _ = tuner.accumulateGradients(sequences, updatingRunningMeans: false)
+      let gradient = try #require(tuner.gradient(name)).map(Double.init)
+      let value = try #require(tuner.value(name))
+      // Half along the gradient: a random direction alone is nearly orthogonal to it.
+      let norm = gradient.reduce(0) { $0 + $1 * $1 }.squareRoot()
+      #expect(norm > 0, "\(name)")
+      let direction = gradient.map {
+        $0 / norm + (random.uniform() - 0.5) / Double(gradient.count).squareRoot()
+      }
+      let step = 4e-3
+      func loss(_ factor: Double) -> Double {
+        let moved = zip(value, direction).map { Float(Double($0) + factor * $1) }
+        guard tuner.set(name, to: moved) else { return .nan }
+        return tuner.accumulateGradients(sequences, updatingRunningMeans: false)
+      }
+      // Fourth order, so that the step can be large against the rounding of Float32.
+      let near = (loss(step) - loss(-step)) / (2 * step)
+      let far = (loss(2 * step) - loss(-2 * step)) / (4 * step)
+      let numeric = (4 * near - far) / 3
+      let ours = zip(gradient, direction).reduce(0) { $0 + $1.0 * $1.1 }
+      #expect(abs(ours - numeric) < 0.01 * abs(ours) + 2e-4, "\(name): \(ours) \(numeric)")
+      #expect(tuner.set(name, to: value))
+    }
+  }
+
+  @Test func everyWeight() throws { try check(.full) }
+
+  @Test func everyAdapterMatrix() throws { try check(upperAdapter) }
+
+  @Test(arguments: LoRATarget.allCases) func aSingleTarget(target: LoRATarget) throws {
+    try check(
+      .lora(LoRAConfiguration(rank: 3, alpha: 6, targets: [target], layers: 1..<3)))
+  }
+
+  @Test func rankStabilisedAdapter() throws {
+    let lora = LoRAConfiguration(
+      rank: 4, alpha: 6, targets: [.query, .down], layers: 0..<4, rankStabilised: true)
+    #expect(lora.scale == 3)
+    try check(.lora(lora))
+  }
+
+  @Test func alignmentTerm() throws { try check(upperAdapter, alignmentWeight: 0.3) }
+
+  @Test func accumulatedGradients() throws {
+    try check(upperAdapter, accumulationSteps: 3, alignmentWeight: 0.3)
+  }
+
+  @Test func accumulationDoesNotChangeTheMean() throws {
+    let sequences = randomSequences([5, 19, 2, 33])
+    let gradients = try [1, 2, 4].map { parts in
+      let tuner = try FineTuner(
+        weights: oddWeights, options: options(.full, accumulationSteps: parts),
+        pool: ThreadPool(threadCount: 2))
+      _ = tuner.accumulateGradients(sequences)
+      return tuner.tensorNames.flatMap { tuner.gradient($0) ?? [] }
+    }
+    #expect(maximumDifference(gradients[0], gradients[1]) < 1e-6)
+    #expect(maximumDifference(gradients[0], gradients[2]) < 1e-6)
+  }
+}

@@ -1,0 +1,154 @@
+import Foundation
+import Logging
+import SweepCoordinator
+import SweepCore
+import SweepLedger
+import SweepWorker
+import Synchronization
+
+/// A coordinator and workers of one test: real TCP on loopback, a real ledger in a temporary
+/// directory, shards that compute something small.
+final class Deployment: Sendable {
+  let directory: URL
+  let definition: SweepDefinition
+  let ledgerPath: String
+
+  init(seeds: Int = 4, biases: [BiasType] = [.contextualSingleExplicit]) throws {
+    directory = FileManager.default.temporaryDirectory
+      .appendingPathComponent("biassweep-test-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    ledgerPath = directory.appendingPathComponent("sweep.ledger").path
+    let nowhere = SpecPosition(line: 0, column: 0)
+    func scalar(_ text: String) -> SpecNode { .scalar(text, nowhere) }
+    func entry(_ key: String, _ value: SpecNode) -> SpecEntry {
+      SpecEntry(key: key, keyPosition: nowhere, value: value)
+    }
+    func list(_ key: String, _ values: [String]) -> SpecEntry {
+      entry(key, .sequence(values.map(scalar), nowhere))
+    }
+    definition = try SweepDefinition(
+      document: .mapping(
+        [
+          entry("name", scalar("test")), list("tasks", ["occupation", "story"]),
+          list("biases", biases.map(\.rawValue)), list("ratios", ["0", "0.5"]),
+          list("mitigations", ["none", "mask"]), list("seeds", (1...seeds).map(String.init)),
+          entry(
+            "execution",
+            .mapping(
+              [
+                entry("disconnect_grace_seconds", scalar("0.05")),
+                entry("heartbeat_seconds", scalar("0.1")), entry("lease_seconds", scalar("20")),
+                entry("retry_backoff_seconds", scalar("0.05")),
+              ], nowhere)),
+        ], nowhere), catalogue: .builtIn)
+  }
+
+  deinit {
+    // A left-over directory harms nobody.
+    try? FileManager.default.removeItem(at: directory)
+  }
+
+  var plan: ShardPlan { definition.plan }
+  var reader: LedgerReader { get throws { try LedgerReader(path: ledgerPath) } }
+  var artifacts: ArtifactStore {
+    get throws { try ArtifactStore(directory: directory.appendingPathComponent("artifacts")) }
+  }
+
+  /// Serves the sweep. `onListening` gets the port.
+  func serve(
+    port: Int = 0, keepLeases: Bool = true,
+    onListening: @escaping @Sendable (Int, Coordinator) async throws -> Void
+  ) async throws -> SweepSummary {
+    let ledger = try Ledger(
+      path: ledgerPath, spec: definition.spec, plan: plan, version: "test", now: 0)
+    let coordinator = try Coordinator(
+      definition: definition, plan: plan, ledger: ledger, version: "test",
+      keepLeases: keepLeases, logger: Self.logger)
+    let server = CoordinatorServer(
+      coordinator: coordinator, artifacts: try artifacts, host: "127.0.0.1", port: port)
+    return try await server.run { try await onListening($0, coordinator) }
+  }
+
+  static var logger: Logger {
+    var logger = Logger(label: "test") { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = .critical
+    return logger
+  }
+
+  /// A worker that computes its metrics from the trial alone, so that any run of the sweep must
+  /// give the same results.
+  static func worker(
+    _ name: String, port: Int, slots: Int = 1, version: String = "test",
+    inputs: [String: String] = ["model": "m"],
+    execute: (@Sendable (ShardAssignment, ShardControl) throws -> ShardProduct)? = nil
+  ) -> Worker {
+    Worker(
+      info: WorkerInfo(id: name, host: name, processID: 1, slots: slots, threads: 1),
+      host: "127.0.0.1", port: port, version: version,
+      executor: ShardExecutor(prepare: { _ in inputs }, execute: execute ?? compute),
+      patience: .seconds(20), logger: logger)
+  }
+
+  /// What an undisturbed shard does.
+  @Sendable static func compute(
+    _ assignment: ShardAssignment, _ control: ShardControl
+  ) throws -> ShardProduct {
+    switch assignment.shard.work {
+    case .augmentation(let key, let items):
+      return ShardProduct(
+        artifact: Array("\(key.domain) \(key.bias) \(items)".utf8), facts: ["items": Double(items)])
+    case .fineTune(let key, _):
+      // The product of the dependency must have arrived whole.
+      if let augmentation = key.augmentation {
+        let text = String(decoding: assignment.input ?? [], as: UTF8.self)
+        guard text.hasPrefix("\(augmentation.domain) \(augmentation.bias) ") else {
+          throw WrongInput(found: text)
+        }
+      }
+      for (index, trial) in assignment.trials.enumerated() {
+        if control.isCancelled { throw CancellationError() }
+        let digest = ContentDigest(of: trial.id.description.utf8).description
+        let value = Double(UInt64(digest.prefix(12), radix: 16) ?? 0) / 0x1p48
+        control.complete(trial.id, metrics: ["accuracy": value], notes: ["gap": "too few items"])
+        control.report(fraction: Double(index + 1) / Double(assignment.trials.count), tokens: 10)
+      }
+      return ShardProduct(facts: ["loss": 0.5])
+    }
+  }
+
+  struct WrongInput: Error {
+    let found: String
+  }
+}
+
+/// A door that shards of a test wait at.
+final class Gate: Sendable {
+  private let condition = DispatchSemaphore(value: 0)
+  /// Lets `count` shards pass.
+  func open(_ count: Int = 1) { for _ in 0..<count { condition.signal() } }
+  func wait() { condition.wait() }
+}
+
+/// Counts, from any thread.
+final class Counter: Sendable {
+  private let count = Mutex(0)
+  var value: Int { count.withLock { $0 } }
+  /// - Returns: the count after it grew.
+  @discardableResult
+  func increment() -> Int {
+    count.withLock {
+      $0 += 1
+      return $0
+    }
+  }
+}
+
+/// Waits for something that another task will say once.
+final class Signal<Value: Sendable>: Sendable {
+  private let (stream, continuation) = AsyncStream.makeStream(of: Value.self)
+  func send(_ value: Value) { continuation.yield(value) }
+  func next() async -> Value? {
+    for await value in stream { return value }
+    return nil
+  }
+}
