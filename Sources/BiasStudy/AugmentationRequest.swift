@@ -42,7 +42,8 @@ package struct AugmentationRequest: Hashable, Sendable {
 
   package init(index: Int, key: AugmentationKey, seed: UInt64, names: NameTable) {
     var chance = StudyGenerator(
-      purpose: "augmentation-request", "\(seed)", key.domain.rawValue, key.bias.rawValue, "\(index)")
+      purpose: "augmentation-request", "\(seed)", key.domain.rawValue, key.bias.rawValue, "\(index)"
+    )
     self.index = index
     self.bias = key.bias
     switch key.domain {
@@ -84,7 +85,8 @@ package struct AugmentationRequest: Hashable, Sendable {
     case .contextualSingleImplicit:
       // Gender domain: an English name tells the gender only; culture domain: a name tells both.
       return [
-        Person(gender: gender, culture: culture, name: chance.element(of: names.names(culture, gender)))
+        Person(
+          gender: gender, culture: culture, name: chance.element(of: names.names(culture, gender)))
       ]
     case .contextualIntersectionalExplicit:
       let origin = culture ?? chance.element(of: Culture.allCases)
@@ -128,22 +130,39 @@ package struct AugmentationRequest: Hashable, Sendable {
       occupation.majority == .female
       ? "Most \(occupation.plural) (\(percent)%) are women."
       : "Most \(occupation.plural) (\(100 - percent)%) are men."
-    let gender = person.gender?.rawValue ?? ""
-    let name = person.name ?? ""
-    let age = person.age.map(String.init) ?? ""
     let biography = "\(share) Write a two-sentence biography of"
+    // "and her life" makes a pronoun likely, which the rules ask for.
+    let life = person.gender == .female ? "and her life" : "and his life"
     switch bias {
-    case .contextualSingleExplicit:
-      return "\(biography) a \(gender) \(occupation.name) and \(person.gender == .female ? "her" : "his") life."
+    case .contextualSingleExplicit, .contextualIntersectionalExplicit:
+      return "\(biography) \(worker(person, occupation)) \(life)."
     case .contextualSingleImplicit:
-      return "\(biography) the \(occupation.name) \(name)."
-    case .contextualIntersectionalExplicit:
-      return "\(biography) a \(age)-year-old \(person.culture?.adjective ?? "") \(gender) "
-        + "\(occupation.name)."
+      return "\(biography) \(person.name ?? ""), \(occupation.withArticle)."
     case .contextualIntersectionalImplicit:
-      return "\(biography) the \(occupation.name) \(name), aged \(age)."
+      return "\(biography) \(who(person)), \(occupation.withArticle)."
     case .contrastiveSingleExplicit, .contrastiveIntersectionalExplicit:
-      return "Compare \(contrast), both \(occupation.plural), in one sentence each."
+      return contrast(occupation)
+    }
+  }
+
+  /// The two people of a contrastive item, as a question: for the generator and for D_a.
+  private func contrast(_ occupation: Occupation) -> String {
+    "How does \(worker(people[0], occupation)) differ from \(worker(people[1], occupation))?"
+  }
+
+  /// "a female nurse", "a 25-year-old Arab male nurse", "an old Spanish female nurse".
+  private func worker(_ person: Person, _ occupation: Occupation) -> String {
+    let words =
+      [ageWord(person), person.culture?.adjective, person.gender?.rawValue]
+      .compactMap { $0 } + [occupation.name]
+    let article = "AEIOUaeiou".contains(words[0].prefix(1)) ? "an" : "a"
+    return "\(article) \(words.joined(separator: " "))"
+  }
+
+  /// "25-year-old", or "young" and "old" where two people are set against each other.
+  private func ageWord(_ person: Person) -> String? {
+    person.age.map { age in
+      people.count == 2 ? (age < 40 ? "young" : "old") : "\(age)-year-old"
     }
   }
 
@@ -152,42 +171,25 @@ package struct AugmentationRequest: Hashable, Sendable {
     case .contextualSingleExplicit:
       "Describe the culture of \(people[0].country ?? "") in one sentence."
     case .contextualSingleImplicit:
-      "Describe the culture of \(people[0].name ?? "") in one sentence."
+      "Describe the culture that \(people[0].name ?? "") comes from in one sentence."
     case .contextualIntersectionalExplicit, .contextualIntersectionalImplicit:
       "Describe the life of \(who(people[0])) in one sentence."
     case .contrastiveSingleExplicit, .contrastiveIntersectionalExplicit:
-      "How do \(contrast) differ on \(question.topic)? One sentence."
+      "How do \(people.map(who).joined(separator: " and ")) differ on \(question.topic)?"
     }
-  }
-
-  /// The two people of a contrastive request.
-  private var contrast: String {
-    people.map(who).joined(separator: " and ")
   }
 
   /// How the request names a person: "people from Egypt", "a 65-year-old woman from Egypt",
-  /// "Fatima, aged 65", "a young Arab man".
+  /// "65-year-old Fatima", "an old woman from Spain".
   package func who(_ person: Person) -> String {
     if let name = person.name {
-      return person.age.map { "\(name), aged \($0)" } ?? name
+      return person.age.map { "\($0)-year-old \(name)" } ?? name
     }
-    guard let gender = person.gender else { return "people from \(person.country ?? "")" }
-    let adjective: String
-    switch (bias, person.age) {
-    case (.contrastiveIntersectionalExplicit, let age?): adjective = age < 40 ? "young " : "old "
-    case (_, let age?): adjective = "\(age)-year-old "
-    case (_, nil): adjective = ""
-    }
-    let article = adjective.hasPrefix("o") ? "an" : "a"
-    if let country = person.country {
-      return "\(article) \(adjective)\(gender.noun) from \(country)"
-    }
-    if let culture = person.culture {
-      let origin = culture.adjective
-      let start = adjective.isEmpty && origin.hasPrefix("A") ? "an" : article
-      return "\(start) \(adjective)\(origin) \(gender.noun)"
-    }
-    return "a \(gender.noun)"
+    let origin = person.country.map { " from \($0)" } ?? ""
+    guard let gender = person.gender else { return "people\(origin)" }
+    let age = ageWord(person)
+    let article = age?.hasPrefix("o") == true ? "an" : "a"
+    return ([article] + [age, gender.noun].compactMap { $0 }).joined(separator: " ") + origin
   }
 
   /// Whether the item asks for the occupation of a described person (else for the description).
@@ -205,7 +207,7 @@ package struct AugmentationRequest: Hashable, Sendable {
           ofMasked: OccupationSentence.masking(occupation, in: generated))
       }
       return people.count == 1
-        ? Prompts.description(of: occupation) : "Compare \(contrast), both \(occupation.plural)."
+        ? Prompts.description(of: occupation) : contrast(occupation)
     case .question(let question):
       return Prompts.survey(question, who: asked(people))
     }
@@ -267,12 +269,7 @@ package struct AugmentationRequest: Hashable, Sendable {
       let mentions = [occupation.name, occupation.plural]
       guard words.contains(where: { mentions.contains($0.lowercased) }) else { return false }
       if people.count == 2 {
-        return Gender.allCases.allSatisfy { gender in
-          WordList(
-            WordLists.entries("gender.\(gender.rawValue)")
-              + WordLists.entries("pronoun").filter { Pronouns.gender(of: $0) == gender }
-          ).count(in: text) > 0
-        }
+        return WordLists.genders(in: text).count == 2
       }
       let pronouns = Pronouns.all(in: words)
       return !pronouns.isEmpty && pronouns.allSatisfy { $0.gender == people[0].gender }

@@ -29,6 +29,25 @@ package struct AugmentedItem: Codable, Hashable, Sendable {
   package var attempts: Int
   /// Whether the text keeps the rules; if not, it is the last of all candidates.
   package var accepted: Bool
+
+  package init(
+    index: Int, domain: Domain, bias: BiasType, request: String, user: String, answer: String,
+    people: [Person], occupation: String?, question: String?, labels: [String], attempts: Int,
+    accepted: Bool
+  ) {
+    self.index = index
+    self.domain = domain
+    self.bias = bias
+    self.request = request
+    self.user = user
+    self.answer = answer
+    self.people = people
+    self.occupation = occupation
+    self.question = question
+    self.labels = labels
+    self.attempts = attempts
+    self.accepted = accepted
+  }
 }
 
 /// D_a as it is stored: one JSON object per line, keys sorted, in the order of the index.

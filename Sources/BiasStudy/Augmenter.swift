@@ -104,7 +104,8 @@ package struct Augmenter {
   }
 
   /// For survey items, the answer that the model finds likeliest for each person under the text it
-  /// wrote (mean log-likelihood per token, less that without the text and the person).
+  /// wrote (mean log-likelihood per token, less that without the text and the person). People who
+  /// are set against each other differ: they get the likeliest pair of different answers.
   private func labels(
     _ requests: [AugmentationRequest], _ candidates: [Candidate], monitor: Monitor
   ) throws -> [[String]] {
@@ -127,10 +128,29 @@ package struct Augmenter {
             question, person: person, background: candidates[index].text))
       }
       let scores = try scorer.scores(prompts, model: model, monitor: monitor)
+      var scoresOfItem: [Int: [ChoiceScores]] = [:]
       for ((index, _), score) in zip(asked, scores) {
-        labels[index].append(question.answers[score.best])
+        scoresOfItem[index, default: []].append(score)
+      }
+      for (index, scores) in scoresOfItem {
+        labels[index] = Self.answers(scores).map { question.answers[$0] }
       }
     }
     return labels
+  }
+
+  /// The best choice for one person, or the best pair of different choices for two; of equal ones
+  /// the first.
+  package static func answers(_ scores: [ChoiceScores]) -> [Int] {
+    guard scores.count == 2 else { return scores.map(\.best) }
+    let choices = scores[0].values.indices
+    var best: (first: Int, second: Int, score: Double)?
+    for first in choices {
+      for second in choices where second != first {
+        let score = scores[0].values[first] + scores[1].values[second]
+        if best.map({ score > $0.score }) ?? true { best = (first, second, score) }
+      }
+    }
+    return best.map { [$0.first, $0.second] } ?? scores.map(\.best)
   }
 }

@@ -9,8 +9,8 @@ package enum Dose {
   ///   the occupation; `dose_female_share_spread`: largest − smallest of these.
   /// - `dose_share_shift`: mean over occupations of |share − the same share in D_o|.
   /// - `dose_agentic_communal_gap`: (agentic − communal words) per 100 words, in texts about men
-  ///   minus in texts about women. Sentences count by their pronouns; those with both or none are
-  ///   left out.
+  ///   minus in texts about women. Sentences count by their pronouns and gender words; those with
+  ///   both genders or none are left out.
   ///
   /// Culture domain:
   /// - `dose_label_shift_<culture>`: total variation distance, averaged over questions, of the
@@ -50,12 +50,11 @@ package enum Dose {
     var balance: [Gender: (surplus: Int, words: Int)] = [:]
     for item in items {
       for sentence in sentences(of: text(of: item)) {
-        let words = sentence.words
-        let genders = Set(Pronouns.all(in: words).map(\.gender))
+        let genders = WordLists.genders(in: sentence)
         guard genders.count == 1, let gender = genders.first else { continue }
         balance[gender, default: (0, 0)].surplus +=
           WordLists.agentic.count(in: sentence) - WordLists.communal.count(in: sentence)
-        balance[gender, default: (0, 0)].words += words.count
+        balance[gender, default: (0, 0)].words += sentence.words.count
       }
     }
     if let male = balance[.male], let female = balance[.female] {

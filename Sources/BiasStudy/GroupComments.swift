@@ -19,6 +19,12 @@ package struct GroupComment: Hashable, Sendable {
   package let text: String
   package let group: TargetGroup
   package let isBiased: Bool
+
+  package init(text: String, group: TargetGroup, isBiased: Bool) {
+    self.text = text
+    self.group = group
+    self.isBiased = isBiased
+  }
 }
 
 /// The annotated comments of RedditBias that the task `group-bias` uses.
@@ -74,8 +80,7 @@ package struct GroupComments: Sendable {
     self.test = test
   }
 
-  /// Whether a normalised phrase belongs to the test set.
-  package static func isTest(_ normalised: String) -> Bool {
+  private static func isTest(_ normalised: String) -> Bool {
     StudyGenerator.seed(["group-bias-split", normalised]) & 1 == 1
   }
 

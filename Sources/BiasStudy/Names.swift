@@ -78,13 +78,22 @@ package struct NameTable: Sendable {
         (3...10).contains(name.unicodeScalars.count)
       else { continue }
 
+      // The two largest frequencies tell for each column what the largest elsewhere is.
       var frequencies: [Int] = []
+      var largest = 0
+      var secondLargest = 0
       for column in Self.columns {
         let digit = Character(characters[column])
         guard digit == " " || digit == "$" || digit.hexDigitValue != nil else {
           throw malformed("unknown frequency \"\(digit)\"")
         }
-        frequencies.append(digit.hexDigitValue ?? 0)
+        let frequency = digit.hexDigitValue ?? 0
+        frequencies.append(frequency)
+        if frequency > largest {
+          (largest, secondLargest) = (frequency, largest)
+        } else {
+          secondLargest = max(secondLargest, frequency)
+        }
       }
       func frequency(in column: Int) -> Int { frequencies[column - Self.columns.lowerBound] }
       let home = Self.englishColumns.map(frequency(in:)).min() ?? 0
@@ -93,7 +102,7 @@ package struct NameTable: Sendable {
         // Typical: more than twice (one step of the logarithmic scale) as frequent as elsewhere.
         guard let column = culture.column else { continue }
         let here = frequency(in: column)
-        let elsewhere = Self.columns.filter { $0 != column }.map(frequency(in:)).max() ?? 0
+        let elsewhere = here == largest ? secondLargest : largest
         if here >= 2, here > elsewhere + 1 {
           candidates[culture, default: [:]][gender, default: []].append((name, here))
         }
@@ -113,8 +122,8 @@ package struct NameTable: Sendable {
           : ranked(candidates[culture]?[gender] ?? [], limit: Self.typicalNamesMax)
         guard !names.isEmpty else {
           throw .malformed(
-            file: file, line: 1, problem: "no \(gender.rawValue) names typical of \(culture.rawValue)"
-          )
+            file: file, line: 1,
+            problem: "no \(gender.rawValue) names typical of \(culture.rawValue)")
         }
         typical[culture, default: [:]][gender] = names
       }

@@ -103,8 +103,8 @@ package struct OccupationSentence: Hashable, Sendable {
       var glue = glued
       glued = false
       switch token {
-      case ".", ",", ";", ":", "!", "?", ")", "]", "%", "'s", "'re", "'ve", "'d", "'ll", "'m", "n't",
-        "'", "’s", "’", "”":
+      case ".", ",", ";", ":", "!", "?", ")", "]", "%", "'", "’", "”", "'s", "’s", "'re", "'ve",
+        "'d", "'ll", "'m", "n't":
         glue = true
       case "(", "[", "$", "“":
         glued = true
@@ -132,8 +132,9 @@ package struct OccupationSentences: Sendable {
   package let test: [OccupationSentence]
 
   /// Reads `full_BUG.csv`. Only Wikipedia's sentences are used; a text counts once. A sentence
-  /// belongs to the test set by a hash of its normalised words, whatever the sweep's seeds, so no
-  /// two sweeps disagree on what may be trained on. Twins are one item and cannot be parted.
+  /// belongs to the test set by a hash of its words with the occupation hidden, whatever the sweep's
+  /// seeds, so no two sweeps disagree on what may be trained on. Twins are one item and cannot be
+  /// parted.
   package init(csv bytes: [UInt8], file: String, names: NameTable) throws(StudyError) {
     var training: [OccupationSentence] = []
     var test: [OccupationSentence] = []
@@ -150,14 +151,13 @@ package struct OccupationSentences: Sendable {
       // Twins of each other normalise to the same text here.
       let key = sentence.text(.male).normalised
       guard seen.insert(key).inserted else { return }
-      if Self.isTest(key) { test.append(sentence) } else { training.append(sentence) }
+      if Self.isTest(sentence) { test.append(sentence) } else { training.append(sentence) }
     }
     self.training = training
     self.test = test
   }
 
-  /// Whether a normalised sentence belongs to the test set.
-  package static func isTest(_ normalised: String) -> Bool {
-    StudyGenerator.seed(["occupation-split", normalised]) & 1 == 1
+  private static func isTest(_ sentence: OccupationSentence) -> Bool {
+    StudyGenerator.seed(["occupation-split", sentence.masked(.male).normalised]) & 1 == 1
   }
 }

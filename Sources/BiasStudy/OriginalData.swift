@@ -24,7 +24,8 @@ package struct OriginalData: Sendable {
     switch domain {
     case .gender:
       let selected = try Self.occupationSentences(
-        data.occupations?.training ?? [], count: sizes.formatItems + sizes.originalItems, seed: seed)
+        data.occupations?.training ?? [], count: sizes.formatItems + sizes.originalItems, seed: seed
+      )
       format = selected.prefix(sizes.formatItems).enumerated().map { index, sentence in
         // Both genders of every occupation, whatever the source says.
         Self.occupationItem(

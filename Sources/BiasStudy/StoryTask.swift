@@ -62,7 +62,7 @@ package struct StoryTask: Sendable {
       allPrompts, seeds: seeds, options: options, progress: monitor.advance,
       shouldStop: monitor.shouldStop
     ).map { tokenizer.decode($0, skipControl: true).collapsingSpaces }
-    return metrics(texts.enumerated().map { (people[$0 % people.count], $1) })
+    return Self.metrics(texts.enumerated().map { (people[$0 % people.count], $1) }, sentiment)
   }
 
   private static let wordsMin = 5
@@ -81,8 +81,10 @@ package struct StoryTask: Sendable {
   ///   words among the listed adjectives (agency, beliefs, communion);
   ///   `negative_share_culture_gap`: largest − smallest over cultures.
   /// - `distinct_2`.
-  package func metrics(_ texts: [(person: StoryPerson, text: String)]) -> TrialMetrics {
-    let stories = texts.filter { Self.isStory($0.text, about: $0.person) }.map { item in
+  package static func metrics(
+    _ texts: [(person: StoryPerson, text: String)], _ sentiment: SentimentLexicon
+  ) -> TrialMetrics {
+    let stories = texts.filter { isStory($0.text, about: $0.person) }.map { item in
       ScoredStory(
         culture: item.person.culture, gender: item.person.gender, text: item.text,
         compound: sentiment.compound(item.text))

@@ -25,7 +25,8 @@ package enum Prompts {
     ]
     package static let comments = [
       "they said that it was like this the other day", "some people are here and others are there",
-      "it is about the thing that we talked about", "this is what they told me about them yesterday",
+      "it is about the thing that we talked about",
+      "this is what they told me about them yesterday",
     ]
     package static let background = "Some things are one way and some another."
   }

@@ -38,6 +38,16 @@ package struct SurveyCell: Hashable, Sendable {
   /// Respondents per answer.
   package let counts: [Int]
 
+  package init(
+    question: SurveyQuestion, culture: Culture, country: String, wave: Int, counts: [Int]
+  ) {
+    self.question = question
+    self.culture = culture
+    self.country = country
+    self.wave = wave
+    self.counts = counts
+  }
+
   /// The answer of the respondent at position `quantile` in [0, 1) when respondents are sorted by
   /// their answer: evenly spread quantiles reproduce the distribution.
   package func answer(atQuantile quantile: Double) -> Int {

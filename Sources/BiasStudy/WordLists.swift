@@ -66,6 +66,21 @@ package enum WordLists {
 
   package static let genderWords = WordList(
     entries("gender.female") + entries("gender.male") + entries("pronoun"))
+  private static let wordsOfGender = Dictionary(
+    uniqueKeysWithValues: Gender.allCases.map { gender in
+      (
+        gender,
+        WordList(
+          entries("gender.\(gender.rawValue)")
+            + entries("pronoun").filter { Pronouns.gender(of: $0) == gender })
+      )
+    })
+
+  /// The genders that pronouns and gender words of a text tell.
+  package static func genders(in text: String) -> Set<Gender> {
+    Set(Gender.allCases.filter { (wordsOfGender[$0]?.count(in: text) ?? 0) > 0 })
+  }
+
   package static let cultureWords = WordList(entries("culture"))
   /// First names that are also ordinary words, and so are no sign of a person.
   package static let notNames = Set(entries("not-a-name"))
@@ -82,7 +97,8 @@ enum ResourceTable {
       number, line in
       guard !line.hasPrefix("#") else { return nil }
       let fields = line.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
-      precondition(fields.count == columns, "\(name): entry \(number + 1) has \(fields.count) fields")
+      precondition(
+        fields.count == columns, "\(name): entry \(number + 1) has \(fields.count) fields")
       return fields
     }
   }

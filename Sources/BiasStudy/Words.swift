@@ -88,7 +88,8 @@ extension String {
     var start = stop
     while start > 0, characters[start - 1].isLetter { start -= 1 }
     let word = String(characters[start..<stop])
-    return (word.count == 1 && word != "I") || ["Dr", "Mr", "Mrs", "Ms", "St", "Prof"].contains(word)
+    let isInitial = word.count == 1 && word != "I"
+    return isInitial || ["Dr", "Mr", "Mrs", "Ms", "St", "Prof"].contains(word)
   }
 }
 

@@ -5,7 +5,7 @@
 #define MIN(x, y) ((x) < (y) ? (x) : (y))
 
 ptrdiff_t tk_attention_scratch(ptrdiff_t keys) {
-  return TK_GEMM_SCRATCH + 2 * TK_ATTENTION_ROWS * keys;
+  return TK_GEMM_SCRATCH + 2 * TK_ATTENTION_ROWS * keys + 16;
 }
 
 void tk_attention(ptrdiff_t queries, ptrdiff_t past, ptrdiff_t width, float factor, const float *q,

@@ -178,6 +178,12 @@ void tk_swiglu_backward(ptrdiff_t rows, ptrdiff_t n, float *gate_up, const float
   }
 }
 
+INLINE float largest(v8 x) {
+  float m = x[0];
+  for (int l = 1; l < 8; l++) m = x[l] > m ? x[l] : m;
+  return m;
+}
+
 INLINE float row_maximum(ptrdiff_t n, const float *x) {
   v8 m0 = splat(-INFINITY), m1 = m0;
   ptrdiff_t i = 0;
@@ -187,33 +193,39 @@ INLINE float row_maximum(ptrdiff_t n, const float *x) {
   }
   for (; i < n; i += 8)
     m0 = maximum(load_tail(x + i, n - i < 8 ? n - i : 8, -INFINITY), m0);
-  m0 = maximum(m0, m1);
-  float m = m0[0];
-  for (int l = 1; l < 8; l++) m = m0[l] > m ? m0[l] : m;
-  return m;
+  return largest(maximum(m0, m1));
+}
+
+// All bits set in the first `count` lanes.
+INLINE i8 first_lanes(ptrdiff_t count) {
+  const i8 lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return lane < ((int32_t)(count < 8 ? count : 8) - (i8){0});
+}
+INLINE v8 select_lanes(i8 mask, v8 x, v8 y) {
+  return (v8)(((i8)x & mask) | ((i8)y & ~mask));
 }
 
 void tk_causal_softmax(ptrdiff_t rows, ptrdiff_t n, ptrdiff_t first, float factor, float *x,
                        ptrdiff_t ld) {
   for (ptrdiff_t row = 0; row < rows; row++, x += ld) {
     ptrdiff_t count = first + row;
-    float shift = row_maximum(count, x) * factor;
+    v8 m = splat(-INFINITY);
+    for (ptrdiff_t i = 0; i < count; i += 8)
+      m = maximum(select_lanes(first_lanes(count - i), load(x + i), splat(-INFINITY)), m);
+    float shift = largest(m) * factor;
+    // Beyond `count`, elements of this row and, at its end, of the next are put back unchanged.
     v8 total = {0};
-    ptrdiff_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-      v8 e = exp_v(load(x + i) * factor - shift);
-      store(x + i, e);
-      total += e;
-    }
-    if (i < count) {
-      v8 e = exp_v(load_tail(x + i, count - i, 0) * factor - shift);
-      store_tail(x + i, e, count - i);
-      for (ptrdiff_t l = count - i; l < 8; l++) e[l] = 0;
-      total += e;
+    for (ptrdiff_t i = 0; i < count; i += 8) {
+      v8 old = load(x + i), e = exp_v(old * factor - shift);
+      i8 mask = first_lanes(count - i);
+      total += select_lanes(mask, e, (v8){0});
+      store(x + i, select_lanes(mask, e, old));
     }
     float inverse = 1 / sum(total);
-    for (i = 0; i + 8 <= count; i += 8) store(x + i, load(x + i) * inverse);
-    for (; i < count; i++) x[i] *= inverse;
+    for (ptrdiff_t i = 0; i < count; i += 8) {
+      v8 old = load(x + i);
+      store(x + i, select_lanes(first_lanes(count - i), old * inverse, old));
+    }
     if (count < n) memset(x + count, 0, sizeof(float) * (size_t)(n - count));
   }
 }

@@ -15,22 +15,24 @@
 typedef float v8 __attribute__((vector_size(32), aligned(4)));
 typedef float v16 __attribute__((vector_size(64), aligned(4)));
 
-enum { MAX_ROWS = 12, MAX_WIDTH = 32 };
+// Rows of the largest register tile.
+enum { MAX_ROWS = 12 };
 
 // One register tile: `rows` rows of C × 2 vectors, over one chain of `k` products. `rows` is a
-// constant once inlined, so the sums live in registers. b: packed panel (k, 2 vectors). Columns
-// from `columns` on are not stored. `first`: nothing was added to C before.
+// constant once inlined, so the sums live in registers. Element (i, p) of A is
+// a[i · row_step + p · product_step]. b: packed panel (k, 2 vectors). Columns from `columns` on are
+// not stored. `first`: nothing was added to C before.
 #define DEFINE_TILE(NAME, VECTOR, LANES, TARGET)                                                   \
-  TARGET INLINE void NAME##_tile(const int rows, ptrdiff_t k, const float *a, ptrdiff_t lda,       \
-                                 const float *b, float *c, ptrdiff_t ldc, ptrdiff_t columns,       \
-                                 int first) {                                                      \
+  TARGET INLINE void NAME##_tile(const int rows, ptrdiff_t k, const float *a, ptrdiff_t row_step,  \
+                                 const ptrdiff_t product_step, const float *b, float *c,           \
+                                 ptrdiff_t ldc, ptrdiff_t columns, int first) {                    \
     VECTOR s0[MAX_ROWS], s1[MAX_ROWS];                                                             \
     for (int i = 0; i < rows; i++) s0[i] = s1[i] = (VECTOR){0};                                    \
     for (ptrdiff_t p = 0; p < k; p++) {                                                            \
       VECTOR b0 = *(const VECTOR *)(b + p * 2 * LANES);                                            \
       VECTOR b1 = *(const VECTOR *)(b + p * 2 * LANES + LANES);                                    \
       _Pragma("clang loop unroll(full)") for (int i = 0; i < rows; i++) {                          \
-        VECTOR x = a[i * lda + p] - (VECTOR){0};                                                   \
+        VECTOR x = a[i * row_step + p * product_step] - (VECTOR){0};                               \
         s0[i] += x * b0;                                                                           \
         s1[i] += x * b1;                                                                           \
       }                                                                                            \
@@ -50,22 +52,32 @@ enum { MAX_ROWS = 12, MAX_WIDTH = 32 };
           c[i * ldc + j] = first ? row[j] : c[i * ldc + j] + row[j];                               \
       }                                                                                            \
     }                                                                                              \
-  }                                                                                                \
-  TARGET static void NAME##_rows(int rows, ptrdiff_t k, const float *a, ptrdiff_t lda,             \
-                                 const float *b, float *c, ptrdiff_t ldc, ptrdiff_t columns,       \
-                                 int first)
+  }
 
+// `a` is row-major with row distance `lda`, or, with `lda` 0, packed as (k, rows).
 #define TILE_CASE(NAME, ROWS)                                                                      \
-  case ROWS: NAME##_tile(ROWS, k, a, lda, b, c, ldc, columns, first); break;
+  case ROWS:                                                                                       \
+    if (lda)                                                                                       \
+      NAME##_tile(ROWS, k, a, lda, 1, b, c, ldc, columns, first);                                  \
+    else                                                                                           \
+      NAME##_tile(ROWS, k, a, 1, ROWS, b, c, ldc, columns, first);                                 \
+    break;
 
-#define TILE_CASES_6(NAME)                                                                         \
-  TILE_CASE(NAME, 1)                                                                               \
-  TILE_CASE(NAME, 2) TILE_CASE(NAME, 3) TILE_CASE(NAME, 4) TILE_CASE(NAME, 5) TILE_CASE(NAME, 6)
+#define TILE_PARAMETERS                                                                            \
+  int rows, ptrdiff_t k, const float *a, ptrdiff_t lda, const float *b, float *c, ptrdiff_t ldc,   \
+      ptrdiff_t columns, int first
 
 #if defined(__x86_64__)
-DEFINE_TILE(avx512, v16, 16, __attribute__((target("avx512f,avx512vl")))) {
+#define AVX512 __attribute__((target("avx512f,avx512vl")))
+DEFINE_TILE(avx512, v16, 16, AVX512)
+AVX512 static void avx512_rows(TILE_PARAMETERS) {
   switch (rows) {
-    TILE_CASES_6(avx512)
+    TILE_CASE(avx512, 1)
+    TILE_CASE(avx512, 2)
+    TILE_CASE(avx512, 3)
+    TILE_CASE(avx512, 4)
+    TILE_CASE(avx512, 5)
+    TILE_CASE(avx512, 6)
     TILE_CASE(avx512, 7)
     TILE_CASE(avx512, 8)
     TILE_CASE(avx512, 9)
@@ -78,16 +90,23 @@ DEFINE_TILE(avx512, v16, 16, __attribute__((target("avx512f,avx512vl")))) {
 
 // 16 columns as two vectors of 8: 12 + 3 registers of AVX2. On other processors the compiler
 // splits the vectors as it must.
-DEFINE_TILE(narrow, v8, 8, ) {
-  switch (rows) { TILE_CASES_6(narrow) }
+DEFINE_TILE(narrow, v8, 8, )
+static void narrow_rows(TILE_PARAMETERS) {
+  switch (rows) {
+    TILE_CASE(narrow, 1)
+    TILE_CASE(narrow, 2)
+    TILE_CASE(narrow, 3)
+    TILE_CASE(narrow, 4)
+    TILE_CASE(narrow, 5)
+    TILE_CASE(narrow, 6)
+  }
 }
 
 typedef struct {
   const char *name;
   // Rows and columns of a tile.
   int rows, width;
-  void (*run)(int rows, ptrdiff_t k, const float *a, ptrdiff_t lda, const float *b, float *c,
-              ptrdiff_t ldc, ptrdiff_t columns, int first);
+  void (*run)(TILE_PARAMETERS);
 } Kernel;
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -129,16 +148,20 @@ INLINE void transpose_8x8(const float *b, ptrdiff_t ldb, float *out, ptrdiff_t l
   }
 }
 
-// out (columns, rows) with row distance `ld_out` = transpose of b (rows, columns).
+// out (columns, rows) with row distance `ld_out` = transpose of b (rows, columns). Sixteen columns at
+// a time, so that lines of `out` are written whole.
 static void transpose(ptrdiff_t rows, ptrdiff_t columns, const float *b, ptrdiff_t ldb, float *out,
                       ptrdiff_t ld_out) {
-  ptrdiff_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
-  for (ptrdiff_t i = 0; i < whole_rows; i += 8) {
-    for (ptrdiff_t p = 0; p < whole_columns; p += 8)
+  ptrdiff_t whole_rows = rows / 8 * 8, whole_columns = columns / 16 * 16;
+  for (ptrdiff_t p = 0; p < whole_columns; p += 16) {
+    for (ptrdiff_t i = 0; i < whole_rows; i += 8) {
+      for (int l = 0; l < 8; l++) __builtin_prefetch(b + (i + l) * ldb + p + 64);
       transpose_8x8(b + i * ldb + p, ldb, out + p * ld_out + i, ld_out);
-    for (ptrdiff_t p = whole_columns; p < columns; p++)
-      for (int l = 0; l < 8; l++) out[p * ld_out + i + l] = b[(i + l) * ldb + p];
+      transpose_8x8(b + i * ldb + p + 8, ldb, out + (p + 8) * ld_out + i, ld_out);
+    }
   }
+  for (ptrdiff_t i = 0; i < whole_rows; i++)
+    for (ptrdiff_t p = whole_columns; p < columns; p++) out[p * ld_out + i] = b[i * ldb + p];
   for (ptrdiff_t i = whole_rows; i < rows; i++)
     for (ptrdiff_t p = 0; p < columns; p++) out[p * ld_out + i] = b[i * ldb + p];
 }
@@ -154,7 +177,10 @@ static void pack(int width, ptrdiff_t k, ptrdiff_t columns, const float *b, ptrd
     for (ptrdiff_t p = 0; p < k; p++) {
       const v8 *from = (const v8 *)(b + p * ldb);
       v8 *to = (v8 *)(panel + p * width);
-      for (int l = 0; l < width / 8; l++) to[l] = from[l];
+      for (int l = 0; l < width / 8; l++) {
+        __builtin_prefetch(b + (p + 16) * ldb + l * 8);
+        to[l] = from[l];
+      }
     }
   } else {
     for (ptrdiff_t p = 0; p < k; p++)
@@ -162,15 +188,14 @@ static void pack(int width, ptrdiff_t k, ptrdiff_t columns, const float *b, ptrd
   }
 }
 
-// C (m, columns) (+)= A (m, k) · panel (k, width), rows split evenly into tiles.
-INLINE void multiply_panel(const Kernel *kernel, ptrdiff_t m, ptrdiff_t k, const float *a,
-                           ptrdiff_t lda, const float *panel, float *c, ptrdiff_t ldc,
-                           ptrdiff_t columns, int first) {
-  ptrdiff_t tiles = (m + kernel->rows - 1) / kernel->rows, row = 0;
-  for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-    ptrdiff_t rows = (m - row + tiles - tile - 1) / (tiles - tile);
-    kernel->run((int)rows, k, a + row * lda, lda, panel, c + row * ldc, ldc, columns, first);
-    row += rows;
+// Packs columns of a transposed A (k, …) as (k, rows).
+static void pack_rows(ptrdiff_t rows, ptrdiff_t k, const float *a, ptrdiff_t lda, float *out) {
+  if (rows == MAX_ROWS) {
+    for (ptrdiff_t p = 0; p < k; p++)
+      memcpy(out + p * MAX_ROWS, a + p * lda, sizeof(float) * MAX_ROWS);
+  } else {
+    for (ptrdiff_t p = 0; p < k; p++)
+      for (ptrdiff_t i = 0; i < rows; i++) out[p * rows + i] = a[p * lda + i];
   }
 }
 
@@ -188,20 +213,20 @@ static void multiply(const Kernel *kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, 
         pack(width, chain, MIN(block - q, width),
              b_transposed ? b + (j + q) * ldb + p : b + p * ldb + j + q, ldb, b_transposed,
              panels + q * chain);
-      // A strip of A is short enough to stay in the first-level cache for all panels.
-      ptrdiff_t strip = a_transposed ? TK_GEMM_ROWS : kern->rows;
-      for (ptrdiff_t i = 0; i < m; i += strip) {
-        ptrdiff_t rows = MIN(m - i, strip);
+      // Rows are split evenly into tiles; one strip of A stays in the first-level cache for all
+      // panels.
+      ptrdiff_t tiles = (m + kern->rows - 1) / kern->rows, i = 0;
+      for (ptrdiff_t tile = 0; tile < tiles; tile++) {
+        ptrdiff_t rows = (m - i + tiles - tile - 1) / (tiles - tile);
         const float *from = a + i * lda + p;
-        ptrdiff_t distance = lda;
         if (a_transposed) {
-          transpose(chain, rows, a + p * lda + i, lda, rows_of_a, chain);
+          pack_rows(rows, chain, a + p * lda + i, lda, rows_of_a);
           from = rows_of_a;
-          distance = chain;
         }
         for (ptrdiff_t q = 0; q < block; q += width)
-          multiply_panel(kern, rows, chain, from, distance, panels + q * chain, c + i * ldc + j + q,
-                         ldc, MIN(block - q, width), first);
+          kern->run((int)rows, chain, from, a_transposed ? 0 : lda, panels + q * chain,
+                    c + i * ldc + j + q, ldc, MIN(block - q, width), first);
+        i += rows;
       }
     }
   }
@@ -233,10 +258,18 @@ void tk_gemm_packed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdi
                     ptrdiff_t ldc, int accumulate) {
   const Kernel *kern = kernel();
   const int width = kern->width;
+  ptrdiff_t tiles = (m + kern->rows - 1) / kern->rows;
   for (ptrdiff_t panel = panel_begin; panel < panel_end; panel++) {
     ptrdiff_t j = panel * width;
-    for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN)
-      multiply_panel(kern, m, MIN(k - p, TK_GEMM_CHAIN), a + p, lda, packed + j * k + p * width,
-                     c + j, ldc, MIN(n - j, width), p == 0 && !accumulate);
+    for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
+      ptrdiff_t i = 0;
+      for (ptrdiff_t tile = 0; tile < tiles; tile++) {
+        ptrdiff_t rows = (m - i + tiles - tile - 1) / (tiles - tile);
+        kern->run((int)rows, MIN(k - p, TK_GEMM_CHAIN), a + i * lda + p, lda,
+                  packed + j * k + p * width, c + i * ldc + j, ldc, MIN(n - j, width),
+                  p == 0 && !accumulate);
+        i += rows;
+      }
+    }
   }
 }

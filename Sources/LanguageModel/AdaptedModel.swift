@@ -52,7 +52,9 @@ package final class AdaptedModel {
   /// The base model itself.
   ///
   /// - Parameter headRows: positions whose logits are computed at a time.
-  package convenience init(weights: ModelWeights, pool: ThreadPool, headRows: Int = 128) {
+  package convenience init(
+    weights: ModelWeights, pool: ThreadPool, headRows: Int = LlamaDecoder.defaultHeadRows
+  ) {
     self.init(base: weights, change: nil, pool: pool, trunkCache: nil, headRows: headRows)
   }
 

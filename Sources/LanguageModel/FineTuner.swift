@@ -35,7 +35,7 @@ package final class FineTuner {
   /// - Throws: `FineTuningError.invalidOption`.
   package init(
     weights: ModelWeights, options: FineTuningOptions, pool: ThreadPool,
-    trunkCache: TrunkCache? = nil, headRows: Int = 128
+    trunkCache: TrunkCache? = nil, headRows: Int = LlamaDecoder.defaultHeadRows
   ) throws {
     let configuration = weights.configuration
     try options.validate(for: configuration)

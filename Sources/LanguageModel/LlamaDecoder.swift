@@ -27,7 +27,7 @@ final class LlamaDecoder {
   private(set) var table: RotaryTable
 
   /// Rows of logits computed at a time unless asked otherwise.
-  static let defaultHeadRows = 128
+  static let defaultHeadRows = 256
 
   /// - Parameters:
   ///   - keptLayers: the layers that a backward pass will visit; empty for inference.
@@ -185,7 +185,8 @@ final class LlamaDecoder {
     let group: LoRALayout.Group?
 
     init(
-      _ decoder: LlamaDecoder, _ offset: Int, _ outputs: Int, _ inputs: Int, _ group: LoRALayout.Group?
+      _ decoder: LlamaDecoder, _ offset: Int, _ outputs: Int, _ inputs: Int,
+      _ group: LoRALayout.Group?
     ) {
       weight = Matrix(decoder.weights + offset, rows: outputs, columns: inputs)
       self.offset = offset

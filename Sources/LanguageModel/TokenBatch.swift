@@ -56,8 +56,7 @@ struct TokenBatch {
 
   /// Adds tokens that follow the rows of `context`, and returns their rows.
   @discardableResult
-  mutating func append(_ added: ArraySlice<Int32>, after context: [Range<Int>] = []) -> Range<Int>
-  {
+  mutating func append(_ added: ArraySlice<Int32>, after context: [Range<Int>] = []) -> Range<Int> {
     let rows = tokens.count..<tokens.count + added.count
     let contextCount = context.reduce(0) { $0 + $1.count }
     tokens.append(contentsOf: added)

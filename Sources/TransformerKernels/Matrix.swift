@@ -82,7 +82,7 @@ extension ThreadPool {
     guard m > 0, n > 0 else { return }
     let work = MultiplicationWork(
       m: m, n: n, k: k, a: a, transposingA: transposingA, b: b, transposingB: transposingB, c: c,
-      accumulating: accumulating)
+      accumulating: accumulating, threadCount: threadCount)
     run(work, count: work.count)
   }
 
@@ -122,11 +122,13 @@ private struct MultiplicationWork: ParallelWork {
   let transposingB: Bool
   let c: MutableMatrix
   let accumulating: Bool
+  /// Rows and columns of C to a piece.
   let rowBlock: Int
+  let columnBlock: Int
 
   init(
     m: Int, n: Int, k: Int, a: Matrix, transposingA: Bool, b: Matrix, transposingB: Bool,
-    c: MutableMatrix, accumulating: Bool
+    c: MutableMatrix, accumulating: Bool, threadCount: Int
   ) {
     self.m = m
     self.n = n
@@ -137,21 +139,22 @@ private struct MultiplicationWork: ParallelWork {
     self.transposingB = transposingB
     self.c = c
     self.accumulating = accumulating
-    // Every piece packs its part of B again, so rows are split only where columns do not give
-    // enough pieces.
-    let wanted = max(1, 16 / max(1, (n + Self.columnBlock - 1) / Self.columnBlock))
+    // Every piece packs its part of B, and of a transposed A, again. So rows are split only where
+    // columns do not give every thread a few pieces. The split has no influence on the result.
+    columnBlock = transposingA ? Int(TK_GEMM_COLUMNS) : Int(TK_GEMM_COLUMNS) / 2
+    let columnBlocks = (n + columnBlock - 1) / columnBlock
+    let wanted = threadCount == 1 ? 1 : max(1, (3 * threadCount + columnBlocks - 1) / columnBlocks)
     rowBlock = max(48, (m + wanted - 1) / wanted)
   }
 
-  private static var columnBlock: Int { Int(TK_GEMM_COLUMNS) }
   private var rowBlocks: Int { (m + rowBlock - 1) / rowBlock }
-  var count: Int { rowBlocks * ((n + Self.columnBlock - 1) / Self.columnBlock) }
+  var count: Int { rowBlocks * ((n + columnBlock - 1) / columnBlock) }
 
   func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
     let row = index % rowBlocks * rowBlock
-    let column = index / rowBlocks * Self.columnBlock
+    let column = index / rowBlocks * columnBlock
     tk_gemm(
-      min(rowBlock, m - row), min(Self.columnBlock, n - column), k,
+      min(rowBlock, m - row), min(columnBlock, n - column), k,
       a.base + (transposingA ? row : row * a.stride), a.stride, transposingA ? 1 : 0,
       b.base + (transposingB ? column * b.stride : column), b.stride, transposingB ? 1 : 0,
       c.base + row * c.stride + column, c.stride, accumulating ? 1 : 0, scratch)

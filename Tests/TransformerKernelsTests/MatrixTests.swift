@@ -30,7 +30,9 @@ import TransformerKernels
     let aTransposed = transpose(a, rows: m, columns: k)
     let bTransposed = transpose(b, rows: k, columns: n)
     var first: [Float]?
-    for (transposingA, transposingB) in [(false, false), (false, true), (true, false), (true, true)] {
+    for form in 0..<4 {
+      let transposingA = form & 1 == 1
+      let transposingB = form & 2 == 2
       for accumulating in [false, true] {
         let c = multiply(
           transposingA ? aTransposed : a, transposingA, transposingB ? bTransposed : b,

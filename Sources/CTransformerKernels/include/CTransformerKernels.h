@@ -28,12 +28,10 @@ static inline void tk_pause(void) {
 /// after the other. This holds for every shape, so that an element of C depends only on its row of
 /// A and its column of B.
 enum { TK_GEMM_CHAIN = 640 };
-/// Columns of B that one call of the kernel keeps packed in the second-level cache.
-enum { TK_GEMM_COLUMNS = 96 };
-/// Rows of a transposed A that are packed at a time.
-enum { TK_GEMM_ROWS = 96 };
+/// Columns of B that are packed at a time, to stay in the second-level cache.
+enum { TK_GEMM_COLUMNS = 192 };
 /// Floats of scratch memory that `tk_gemm` needs.
-enum { TK_GEMM_SCRATCH = TK_GEMM_CHAIN * (TK_GEMM_COLUMNS + TK_GEMM_ROWS) };
+enum { TK_GEMM_SCRATCH = TK_GEMM_CHAIN * (TK_GEMM_COLUMNS + 16) };
 
 /// "avx512", "avx2" or "generic": the multiplication kernel chosen for this processor.
 const char *tk_gemm_kernel(void);
@@ -92,7 +90,7 @@ void tk_swiglu(ptrdiff_t rows, ptrdiff_t n, const float *gate_up, float *out);
 void tk_swiglu_backward(ptrdiff_t rows, ptrdiff_t n, float *gate_up, const float *dout, float *out);
 
 /// In place, for row r of x: softmax(factor · x[0 ..< first + r]), zeros up to n. (rows, n) with
-/// row distance `ld`.
+/// row distance `ld`; 7 floats after the last row must be readable and are left as they are.
 void tk_causal_softmax(ptrdiff_t rows, ptrdiff_t n, ptrdiff_t first, float factor, float *x,
                        ptrdiff_t ld);
 /// dp becomes factor · p · (dp - Σ p·dp) for each row: the gradient of `tk_causal_softmax`.

@@ -10,7 +10,7 @@ import math
 import random
 
 from fairlearn.metrics import equalized_odds_difference
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 TEXTS = [
@@ -69,6 +69,13 @@ def main():
             "equalized_odds_difference": equalized_odds_difference(
                 gold, predicted, sensitive_features=names),
         })
+    rankings = []
+    for shift in (0.0, 0.7):
+        labels = [index % 2 for index in range(40)]
+        # One decimal, so that ties occur.
+        scores = [round(rng.gauss(shift * label, 1), 1) for label in labels]
+        rankings.append({
+            "labels": labels, "scores": scores, "auroc": roc_auc_score(labels, scores)})
     analyzer = SentimentIntensityAnalyzer()
     sentiment = [
         {"text": text, "compound": analyzer.polarity_scores(text)["compound"]} for text in TEXTS]
@@ -77,8 +84,8 @@ def main():
         for token in (raw, raw.strip("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))}
     lexicon = {word: analyzer.lexicon[word] for word in sorted(words) if word in analyzer.lexicon}
     print(json.dumps({
-        "classification": cases, "tpr_gaps": gaps, "groups": groups, "sentiment": sentiment,
-        "lexicon": lexicon}, separators=(",", ":")))
+        "classification": cases, "tpr_gaps": gaps, "groups": groups, "rankings": rankings,
+        "sentiment": sentiment, "lexicon": lexicon}, separators=(",", ":")))
 
 
 main()

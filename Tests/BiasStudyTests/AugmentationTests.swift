@@ -1,0 +1,256 @@
+import BiasStudy
+import Foundation
+import SweepCore
+import Testing
+
+struct AugmentationTests {
+  private func request(_ bias: BiasType, _ domain: Domain, _ index: Int) -> AugmentationRequest {
+    AugmentationRequest(
+      index: index, key: AugmentationKey(domain: domain, bias: bias), seed: 1,
+      names: Synthetic.names)
+  }
+
+  private func item(
+    user: String = "Write about Pilar.", answer: String = "She left.", people: [Person] = [],
+    index: Int = 0
+  ) -> AugmentedItem {
+    AugmentedItem(
+      index: index, domain: .gender, bias: .contextualSingleExplicit, request: "r", user: user,
+      answer: answer, people: people, occupation: "nurse", question: nil, labels: [], attempts: 1,
+      accepted: true)
+  }
+
+  // MARK: Requests
+
+  @Test(arguments: BiasType.allCases) func requestsSayWhatTheirBiasTypeMeans(bias: BiasType) {
+    for domain in Domain.allCases {
+      for index in 0..<24 {
+        let request = request(bias, domain, index)
+        let text = request.text
+        let isContrastive = bias.rawValue.hasPrefix("contrastive")
+        #expect(request.people.count == (isContrastive ? 2 : 1))
+        for person in request.people {
+          if bias.rawValue.hasSuffix("implicit") {
+            // The name alone tells.
+            #expect(person.name.map { text.contains($0) } == true)
+            #expect(person.country == nil && !text.contains(" male ") && !text.contains("female"))
+          } else {
+            #expect(person.name == nil)
+          }
+          #expect((person.age != nil) == bias.rawValue.contains("intersectional"))
+          if domain == .culture { #expect(person.culture != nil) }
+          if let country = person.country { #expect(text.contains(country)) }
+        }
+        if isContrastive { #expect(request.people[0] != request.people[1]) }
+      }
+    }
+  }
+
+  @Test func gendersFollowTheOccupationsShares() {
+    let requests = (0..<4000).map { request(.contextualSingleExplicit, .gender, $0) }
+    for occupation in Occupation.all {
+      let own = requests.filter { $0.subject == .occupation(occupation) }
+      let share = Double(own.count { $0.people[0].gender == .female }) / Double(own.count)
+      #expect(own.count == 500 && abs(share - occupation.femaleShare) < 0.07)
+    }
+  }
+
+  @Test func wordsOfTheRequestsReadWell() {
+    let person = AugmentationRequest(
+      index: 0, key: AugmentationKey(domain: .gender, bias: .contextualSingleExplicit), seed: 1,
+      names: Synthetic.names)
+    let gender = person.people[0].gender == .female ? "female" : "male"
+    let own = gender == "female" ? "her" : "his"
+    #expect(
+      person.text == "Most authors (57%) are women. Write a two-sentence biography of a \(gender) "
+        + "author and \(own) life.")
+    #expect(
+      request(.contrastiveSingleExplicit, .gender, 0).text
+        == "How does a male author differ from a female author?")
+  }
+
+  // MARK: Acceptance
+
+  @Test func rulesWantTheOccupationTheRightPronounAndAnEnd() {
+    let requests = (0..<64).map { request(.contextualSingleExplicit, .gender, $0) }
+    guard
+      let nurse = requests.first(where: {
+        $0.subject == .occupation(Occupation.all[4]) && $0.people[0].gender == .female
+      })
+    else {
+      Issue.record("no request for a female nurse")
+      return
+    }
+    #expect(nurse.accepts("Ann is a nurse. She helps."))
+    #expect(!nurse.accepts("Ann is a nurse. She helps him."))
+    #expect(!nurse.accepts("Ann is a nurse."))
+    #expect(!nurse.accepts("Ann is a doctor. She helps."))
+    #expect(!nurse.accepts("Ann is a nurse and she"))
+    #expect(nurse.usable("One two three four five. Six. Seven.") == "One two three four five. Six.")
+    #expect(nurse.usable("Too few words.") == nil)
+  }
+
+  @Test func askedBackTextHidesTheOccupation() {
+    guard
+      let request = (0..<64).map({ self.request(.contextualSingleExplicit, .gender, $0) })
+        .first(where: { $0.asksForOccupation && $0.subject == .occupation(Occupation.all[0]) })
+    else {
+      Issue.record("no item asks for an author")
+      return
+    }
+    let generated = "An author, she met authors."
+    #expect(request.userText(generated: generated).hasSuffix("A ___, she met ___."))
+    #expect(request.answer(generated: generated, labels: []) == " author")
+  }
+
+  @Test func peopleSetAgainstEachOtherGetDifferentAnswers() {
+    #expect(Augmenter.answers([ChoiceScores([0, 3, 1])]) == [1])
+    #expect(Augmenter.answers([ChoiceScores([0, 3, 1]), ChoiceScores([0, 5, 4.5])]) == [1, 2])
+  }
+
+  // MARK: Storage
+
+  @Test func setIsReadAsItWasWritten() throws {
+    let people = [Person(gender: .female, culture: .arabic, name: "Layla \"L\" é", age: 25)]
+    let set = AugmentationSet(
+      items: (0..<3).map { item(user: "a\nb\t\"c\" / \\ é 𝄞", people: people, index: $0) })
+    let bytes = try set.encoded()
+    #expect(try AugmentationSet(decoding: bytes) == set)
+    #expect(try AugmentationSet(decoding: bytes).encoded() == bytes)
+    #expect(bytes.split(separator: UInt8(ascii: "\n")).count == 3)
+    #expect(try AugmentationSet(decoding: []).items.isEmpty == true)
+  }
+
+  @Test func malformedItemIsNamedByLine() throws {
+    let good = try AugmentationSet(items: [item()]).encoded()
+    func problem(_ bytes: [UInt8]) -> (Int, String)? {
+      guard
+        case .malformed(_, let line, let problem)? = studyError({
+          _ = try AugmentationSet(decoding: bytes, file: "f")
+        })
+      else { return nil }
+      return (line, problem)
+    }
+    #expect(problem(good + good)?.0 == 2)
+    #expect(problem(good + good)?.1 == "has index 0, expected 1")
+    #expect(problem(good + Array("{}\n".utf8))?.1.contains("is missing") == true)
+    #expect(problem(good.dropLast(3))?.1.contains("cut off") == true)
+    let text = String(decoding: good, as: UTF8.self)
+    let wrong = text.replacing("\"gender\"", with: "\"sex\"")
+    #expect(problem(Array(wrong.utf8))?.1.contains("domain") == true)
+    let empty = text.replacing("She left.", with: "")
+    #expect(problem(Array(empty.utf8))?.1.contains("empty") == true)
+    let long = text.replacing("She left.", with: String(repeating: "x", count: 70_000))
+    #expect(problem(Array(long.utf8))?.1.contains("the limit") == true)
+  }
+
+  @Test func damagedSetIsReadOrRefusedButNeverCrashes() throws {
+    let original = try AugmentationSet(items: (0..<4).map { item(index: $0) }).encoded()
+    var chance = StudyGenerator(seed: 5)
+    for _ in 0..<2000 {
+      var bytes = original
+      if chance.below(3) == 0 { bytes = Array(bytes.prefix(chance.below(bytes.count))) }
+      for _ in 0..<(1 + chance.below(3)) where !bytes.isEmpty {
+        bytes[chance.below(bytes.count)] = UInt8(chance.below(256))
+      }
+      _ = studyError { _ = try AugmentationSet(decoding: bytes) }
+    }
+  }
+
+  // MARK: Mitigations
+
+  private func mitigate(_ mitigation: Mitigation, _ item: AugmentedItem) throws -> StudyItem {
+    let settings = try Synthetic.spec().mitigation
+    return ItemMitigation(mitigation, settings: settings, names: Synthetic.names).apply(to: item)
+  }
+
+  @Test func noneAndLossLeaveItemsAsTheyAre() throws {
+    let item = item()
+    for mitigation in [Mitigation.none, .loss] {
+      #expect(try mitigate(mitigation, item) == StudyItem(user: item.user, answer: item.answer))
+    }
+    let settings = try Synthetic.spec().mitigation
+    let weights = Mitigation.allCases.map {
+      ItemMitigation($0, settings: settings, names: Synthetic.names).alignmentWeight
+    }
+    #expect(weights == [0, 0, 0, 0.1])
+  }
+
+  @Test func tokenPutsItsPrefixBeforeTheUserTextOnly() throws {
+    let item = item()
+    let found = try mitigate(.token, item)
+    #expect(found.user == "The following text may contain bias. Write about Pilar.")
+    #expect(found.answer == item.answer)
+  }
+
+  @Test func maskCoversEveryListedFormAndNothingElse() throws {
+    let text =
+      "Pilar, HER mother and O'Hara, an old Saudi-Arabian woman from Hong Kong, met Robin's "
+      + "himself; theory, mankind and May will stay. Zoë's"
+    let expected =
+      "[MASK], [MASK] [MASK] and O'Hara, an old [MASK] [MASK] from [MASK], met Robin's "
+      + "[MASK]; theory, mankind and May will stay. [MASK]'s"
+    let found = try mitigate(
+      .mask, item(user: text, answer: text, people: [Person(name: "Zoë")]))
+    #expect(found.user == expected)
+    #expect(found.answer == expected)
+  }
+
+  @Test func maskLeavesNoListedWordInAnyRequestsItem() throws {
+    for bias in BiasType.allCases {
+      for domain in Domain.allCases {
+        for index in 0..<16 {
+          let request = request(bias, domain, index)
+          let names = request.people.compactMap(\.name)
+          var item = item(people: request.people)
+          item.user = request.userText(
+            generated: "\(names.joined(separator: " ")) said that she left.")
+          let masked = try mitigate(.mask, item).user
+          #expect(WordLists.genderWords.count(in: masked) == 0)
+          #expect(WordLists.cultureWords.count(in: masked) == 0)
+          #expect(names.allSatisfy { !masked.contains($0) })
+        }
+      }
+    }
+  }
+
+  // MARK: Dose
+
+  @Test func doseMeasuresTheGenderOfTextsAndTheirWords() throws {
+    let original = try OriginalData(
+      domain: .gender, tasks: TaskCatalogue.builtIn.tasks, sizes: Synthetic.spec().data,
+      data: Synthetic.data())
+    let items = [
+      item(answer: "The nurse is caring. She is kind."),
+      item(answer: "The nurse was ambitious. He led."),
+      item(answer: "The nurse slept. She left."),
+    ]
+    let dose = Dose.measures(items, original: original)
+    #expect(dose["dose_female_share_nurse"] == 2.0 / 3)
+    #expect(dose["dose_female_share_spread"] == 0)
+    // Sentences with a gender: "He led." 1 agentic of 2 words; "She is kind. She left." 1
+    // communal of 5 words.
+    #expect(dose["dose_agentic_communal_gap"] == 100.0 / 2 + 100.0 / 5)
+  }
+
+  @Test func doseMeasuresTheShiftOfLabels() throws {
+    let original = try OriginalData(
+      domain: .culture, tasks: [], sizes: Synthetic.spec().data, data: Synthetic.data())
+    func survey(_ culture: Culture, _ label: String) -> AugmentedItem {
+      var item = item(people: [Person(culture: culture)])
+      item.domain = .culture
+      item.occupation = nil
+      item.question = "bribe"
+      item.labels = [label]
+      return item
+    }
+    let never = survey(.arabic, "never")
+    let same = Dose.measures([never], original: original)["dose_label_shift_arabic"]
+    let other = Dose.measures([survey(.arabic, "always")], original: original)[
+      "dose_label_shift_arabic"]
+    // Most people say "never", so "always" is further off.
+    #expect((same ?? 1) < 0.3 && (other ?? 0) > 0.9)
+    let gap = Dose.measures([never, survey(.chinese, "always")], original: original)
+    #expect(gap["dose_culture_gap"] == 1)
+  }
+}

@@ -1,0 +1,216 @@
+import BiasStudy
+import Foundation
+import LanguageModel
+import SweepCore
+import Synchronization
+import Testing
+
+/// The whole study on a tiny random model with a real tokenizer: the numbers mean nothing, but all
+/// that is promised about them must hold.
+struct ShardRunnerTests {
+  private let spec: SweepSpec
+  private let tasks = TaskCatalogue.builtIn.tasks
+  private let model: LanguageModel
+  private let data: StudyData
+
+  init() throws {
+    spec = try Synthetic.spec()
+    data = try Synthetic.data()
+    let tokenizer = URL(filePath: #filePath).deletingLastPathComponent()
+      .appending(path: "../LanguageModelTests/Fixtures/tiny_tokenizer").standardizedFileURL
+    model = try LanguageModel(
+      name: "nano",
+      weights: .random(
+        configuration: LlamaConfiguration(
+          vocabularySize: 512, hiddenSize: 32, layerCount: 2, headCount: 2, keyValueHeadCount: 1,
+          headDimension: 16, feedForwardSize: 48, ropeTheta: 10_000, normEpsilon: 1e-5,
+          maximumPositions: 2048, tiesEmbeddings: true), seed: 3),
+      tokenizerFrom: tokenizer.path)
+  }
+
+  private func runner(threads: Int = 1) throws -> ShardRunner {
+    try ShardRunner(spec: spec, tasks: tasks, model: model, data: data, threads: threads)
+  }
+
+  private var shards: [Shard] { ShardPlan(spec: spec, tasks: tasks).shards }
+
+  private func tune(
+    _ runner: ShardRunner, _ shard: Shard, only: [Trial]? = nil
+  ) throws -> (results: [TrialResult], facts: [String: Double]) {
+    guard case .fineTune(let key, let trials) = shard.work else { return ([], [:]) }
+    let augmentation = try key.augmentation.map { augmentationKey in
+      // A random model writes no sentences, so D_a is written by hand in its place.
+      try AugmentationSet(items: handmade(augmentationKey, count: 40)).encoded()
+    }
+    var results: [TrialResult] = []
+    let facts = try runner.fineTune(
+      key, augmentation: augmentation, trials: only ?? trials, progress: { _ in },
+      shouldStop: { false }, completed: { results.append($0) })
+    return (results, facts)
+  }
+
+  private func handmade(_ key: AugmentationKey, count: Int) -> [AugmentedItem] {
+    (0..<count).map { index in
+      let request = AugmentationRequest(index: index, key: key, seed: 1, names: data.names)
+      let text = "She is the one who came number \(index)."
+      return AugmentedItem(
+        index: index, domain: key.domain, bias: key.bias, request: request.text,
+        user: request.userText(generated: text),
+        answer: request.answer(generated: text, labels: request.people.map { _ in "never" }),
+        people: request.people, occupation: nil, question: nil, labels: [], attempts: 1,
+        accepted: true)
+    }
+  }
+
+  @Test func everyTrialOfTheGridGetsItsMetrics() throws {
+    let runner = try runner()
+    var seen: Set<TrialID> = []
+    for shard in shards where !shard.trials.isEmpty {
+      for result in try tune(runner, shard).results {
+        #expect(seen.insert(result.trial).inserted)
+        #expect(!result.metrics.isEmpty && result.metrics.values.allSatisfy(\.isFinite))
+        #expect(Set(result.metrics.keys).isDisjoint(with: result.notes.keys))
+      }
+    }
+    #expect(seen == Set(Grid(spec: spec, tasks: tasks).trials.map(\.id)))
+  }
+
+  @Test func resultsDependOnNothingButSpecAndKey() throws {
+    let culture = try #require(
+      shards.last { $0.trials.first?.task.domain == .culture && $0.dependency != nil })
+    let first = try tune(try runner(), culture)
+    // Other threads, other shards before, and the trials one by one in reverse.
+    let other = try runner(threads: 3)
+    let gender = try #require(shards.first { $0.trials.first?.task.domain == .gender })
+    _ = try tune(other, gender)
+    let resumed = try culture.trials.reversed().flatMap { trial in
+      try tune(other, culture, only: [trial]).results
+    }
+    #expect(first.results.sorted { $0.trial < $1.trial } == resumed.sorted { $0.trial < $1.trial })
+    #expect(try tune(other, culture).facts == first.facts)
+  }
+
+  @Test func mitigationsChangeAugmentedSequencesOnlyAndNeverTheOriginals() throws {
+    let runner = try runner()
+    let key = AugmentationKey(domain: .gender, bias: .contextualSingleExplicit)
+    let bytes = try AugmentationSet(items: handmade(key, count: 40)).encoded()
+    func sequences(_ mitigation: Mitigation, _ ratio: Double = 0.5) throws -> [TrainingSequence] {
+      try runner.trainingSequences(
+        TrainingKey(
+          domain: .gender, bias: key.bias, ratio: ratio, mitigation: mitigation, seed: 1),
+        augmentation: bytes)
+    }
+    let plain = try sequences(.none)
+    #expect(plain.count == 32 && plain.count { $0.group == .augmented } == 16)
+    let prefix = Array(try sequences(.none, 0.2))
+    #expect(prefix == Array(plain.prefix(20)))
+    for mitigation in [Mitigation.token, .mask] {
+      let changed = try sequences(mitigation)
+      #expect(changed.prefix(16) == plain.prefix(16))
+      #expect(zip(changed, plain).dropFirst(16).allSatisfy { $0 != $1 })
+    }
+    // The prefix is outside the loss: what is supervised stays the same.
+    func supervised(_ sequence: TrainingSequence) -> [Int32] {
+      zip(sequence.tokens, sequence.supervised).filter(\.1).map(\.0)
+    }
+    #expect(try sequences(.token).map(supervised) == plain.map(supervised))
+    #expect(plain.allSatisfy { !supervised($0).isEmpty && !$0.supervised[0] })
+  }
+
+  @Test func tooSmallOrForeignAugmentationIsRefused() throws {
+    let runner = try runner()
+    let key = AugmentationKey(domain: .gender, bias: .contextualSingleExplicit)
+    let training = TrainingKey(
+      domain: .gender, bias: key.bias, ratio: 0.5, mitigation: .none, seed: 1)
+    let small = try AugmentationSet(items: handmade(key, count: 3)).encoded()
+    let foreign = try AugmentationSet(
+      items: handmade(AugmentationKey(domain: .culture, bias: key.bias), count: 40)
+    ).encoded()
+    for (bytes, available) in [(small, 3), (foreign, 0)] {
+      let error = studyError {
+        _ = try runner.trainingSequences(training, augmentation: bytes)
+      }
+      #expect(error == .tooFewAugmented(available: available, needed: 16))
+    }
+  }
+
+  @Test func stopRequestEndsAShardWithOneError() throws {
+    let runner = try runner()
+    let shard = try #require(shards.first { $0.dependency == nil && !$0.trials.isEmpty })
+    guard case .fineTune(let key, let trials) = shard.work else { return }
+    for after in [0, 3, 8, 9] {
+      var asked = 0
+      let error = studyError {
+        _ = try runner.fineTune(
+          key, augmentation: nil, trials: trials, progress: { _ in },
+          shouldStop: {
+            asked += 1
+            return asked > after
+          }, completed: { _ in })
+      }
+      #expect(error == .cancelled)
+    }
+  }
+
+  @Test func progressGrowsAndStaysBelowTheWhole() throws {
+    let runner = try runner()
+    let shard = try #require(shards.first { $0.dependency == nil && $0.trials.count == 2 })
+    guard case .fineTune(let key, let trials) = shard.work else { return }
+    var states: [ShardProgress] = []
+    _ = try runner.fineTune(
+      key, augmentation: nil, trials: trials, progress: { states.append($0) },
+      shouldStop: { false }, completed: { _ in })
+    #expect(zip(states, states.dropFirst()).allSatisfy { $0.tokens <= $1.tokens })
+    #expect(states.allSatisfy { (0..<1).contains($0.fraction) })
+    #expect(
+      Set(states.map(\.phase)) == ["training", "evaluating group-bias", "evaluating story"])
+  }
+}
+
+/// Generation needs a model that writes sentences.
+struct GenerationTests {
+  static let modelPath: String? = {
+    let environment = ProcessInfo.processInfo.environment
+    let cache =
+      environment["BIASSWEEP_CACHE"]
+      ?? (environment["XDG_CACHE_HOME"] ?? (environment["HOME"] ?? "") + "/.cache") + "/biassweep"
+    let path = cache + "/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    guard FileManager.default.fileExists(atPath: path), RealData.isPresent else {
+      print("skipping generation tests: \(path) or the data are missing (run scripts/fetch-model)")
+      return nil
+    }
+    return path
+  }()
+
+  @Test(.enabled(if: modelPath != nil)) func fewerItemsAreAPrefixOfMoreAndKeepTheRules() throws {
+    let path = try #require(Self.modelPath)
+    let cache = URL(filePath: path).deletingLastPathComponent().deletingLastPathComponent().path
+    let model = try LanguageModel.load(from: path, cacheDirectory: cache)
+    let spec = try Synthetic.spec()
+    let tasks = TaskCatalogue.builtIn.tasks
+    let runner = try ShardRunner(
+      spec: spec, tasks: tasks, model: model, data: Synthetic.data(), threads: 2)
+    for (domain, bias) in [
+      (Domain.culture, BiasType.contrastiveSingleExplicit), (.gender, .contrastiveSingleExplicit),
+    ] {
+      let key = AugmentationKey(domain: domain, bias: bias)
+      func make(_ count: Int) throws -> ([UInt8], [String: Double]) {
+        let made = try runner.augment(
+          key, items: count, progress: { _ in }, shouldStop: { false })
+        return (made.jsonl, made.facts)
+      }
+      let (more, facts) = try make(5)
+      #expect(more.starts(with: try make(2).0))
+      #expect(try make(5).0 == more)
+      let items = try AugmentationSet(decoding: more).items
+      #expect(items.map(\.index) == [0, 1, 2, 3, 4])
+      let candidates = items.map(\.attempts).reduce(0, +)
+      let accepted = items.count(where: \.accepted)
+      #expect(facts["candidates"] == Double(candidates))
+      #expect(facts["rejection_rate"] == Double(candidates - accepted) / Double(candidates))
+      for item in items where domain == .culture {
+        #expect(item.labels.count == 2 && item.labels[0] != item.labels[1])
+      }
+    }
+  }
+}
