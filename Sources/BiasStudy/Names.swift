@@ -56,16 +56,20 @@ package struct NameTable: Sendable {
       func malformed(_ problem: String) -> StudyError {
         .malformed(file: file, line: index + 1, problem: problem)
       }
-      guard let text = String(validating: raw, as: UTF8.self) else {
+      // Columns count characters; beyond ASCII only names have any, so the columns after the name
+      // are as many bytes further on as it has continuation bytes.
+      let shift = raw.count { $0 & 0xC0 == 0x80 }
+      guard raw.count - shift > Self.columns.upperBound else {
+        throw malformed("an entry has 85 columns or more")
+      }
+      func byte(_ column: Int) -> UInt8 { raw[raw.startIndex + shift + column] }
+      let nameBytes = raw.dropFirst(3).prefix(26 + shift)
+      guard let padded = String(validating: nameBytes, as: UTF8.self) else {
         throw malformed("the text is not UTF-8")
       }
-      // Columns count characters, not bytes.
-      let characters = Array(text.unicodeScalars)
-      guard characters.count > 84 else { throw malformed("an entry has 85 columns or more") }
-      let name = String(String.UnicodeScalarView(characters[3..<29]))
-        .replacing("+", with: "").collapsingSpaces
+      let name = padded.replacing("+", with: "").collapsingSpaces
       let gender: Gender
-      switch String(String.UnicodeScalarView(characters[0..<2])).collapsingSpaces {
+      switch String(decoding: raw.prefix(2), as: UTF8.self).collapsingSpaces {
       case "M", "1M": gender = .male
       case "F", "1F": gender = .female
       case "?M", "?F", "?": continue
@@ -83,11 +87,13 @@ package struct NameTable: Sendable {
       var largest = 0
       var secondLargest = 0
       for column in Self.columns {
-        let digit = Character(characters[column])
-        guard digit == " " || digit == "$" || digit.hexDigitValue != nil else {
-          throw malformed("unknown frequency \"\(digit)\"")
+        let frequency: Int
+        switch byte(column) {
+        case UInt8(ascii: " "), UInt8(ascii: "$"): frequency = 0
+        case let digit where (48...57).contains(digit): frequency = Int(digit) - 48
+        case let digit where (65...70).contains(digit): frequency = Int(digit) - 55
+        case let other: throw malformed("unknown frequency (byte \(other))")
         }
-        let frequency = digit.hexDigitValue ?? 0
         frequencies.append(frequency)
         if frequency > largest {
           (largest, secondLargest) = (frequency, largest)

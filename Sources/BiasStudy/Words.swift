@@ -18,15 +18,7 @@ extension String {
       start = nil
     }
     for index in unicodeScalars.indices {
-      let properties = unicodeScalars[index].properties
-      let inWord: Bool =
-        switch properties.generalCategory {
-        case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter,
-          .nonspacingMark, .spacingMark, .enclosingMark, .decimalNumber:
-          true
-        default: false
-        }
-      if inWord {
+      if unicodeScalars[index].isInWord {
         if start == nil { start = index }
       } else {
         close(at: index)
@@ -90,6 +82,24 @@ extension String {
     let word = String(characters[start..<stop])
     let isInitial = word.count == 1 && word != "I"
     return isInitial || ["Dr", "Mr", "Mrs", "Ms", "St", "Prof"].contains(word)
+  }
+}
+
+extension Unicode.Scalar {
+  /// Whether this is a letter, a combining mark or a decimal digit.
+  fileprivate var isInWord: Bool {
+    if isASCII {
+      return switch self {
+      case "a"..."z", "A"..."Z", "0"..."9": true
+      default: false
+      }
+    }
+    return switch properties.generalCategory {
+    case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter,
+      .nonspacingMark, .spacingMark, .enclosingMark, .decimalNumber:
+      true
+    default: false
+    }
   }
 }
 

@@ -191,6 +191,12 @@ package final class Ledger: Sendable {
     }
   }
 
+  /// Ends the use of the ledger, so that another coordinator may open it while this object lives.
+  package func close() throws {
+    try LedgerError.translating(path: path) { try pool.close() }
+    lock.release()
+  }
+
   /// Copies what the write-ahead log holds into the main file, so that it stands alone.
   package func checkpoint() throws {
     try LedgerError.translating(path: path) {

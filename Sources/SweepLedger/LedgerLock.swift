@@ -24,13 +24,19 @@ package final class LedgerLock: Sendable {
           path: path, detail: "cannot create \(path)-lock: \(String(cString: strerror(code)))")
       }
     }
-    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-      close(descriptor)
-      throw LedgerError.inUse(path: path)
+    // A reader that asks `isHeld` has a shared lock for an instant; a coordinator keeps its own.
+    for _ in 0..<20 {
+      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return }
+      usleep(5_000)
     }
+    close(descriptor)
+    throw LedgerError.inUse(path: path)
   }
 
   deinit { close(descriptor) }
+
+  /// Gives the right up while the object lives.
+  func release() { _ = flock(descriptor, LOCK_UN) }
 
   /// Whether a coordinator works on the ledger now.
   package static func isHeld(ledger path: String) -> Bool {

@@ -247,10 +247,8 @@ struct DataTests {
   // MARK: Files
 
   @Test func missingAndDamagedFilesSayWhatToRun() throws {
-    let directory = FileManager.default.temporaryDirectory
-      .appending(path: "biassweep-store-\(UUID().uuidString)")
-    defer { try? FileManager.default.removeItem(at: directory) }  // nothing depends on it
-    let store = DatasetStore(directory: directory.path)
+    let scratch = try Scratch()
+    let store = DatasetStore(directory: scratch.url.path)
     let missing = studyError { _ = try store.read("vader", "vader_lexicon.txt") }
     #expect(missing?.description.contains("scripts/fetch-data vader") == true)
     let file = URL(filePath: store.path("vader", "vader_lexicon.txt"))

@@ -4,6 +4,7 @@ import Testing
 
 /// The script that fetches the data sets, without a network.
 struct FetchDataTests {
+  private let scratch: Scratch
   private let cache: URL
   private let mirror: URL
   private static let script = URL(filePath: #filePath)
@@ -11,10 +12,9 @@ struct FetchDataTests {
     .appending(path: "scripts/fetch-data").path
 
   init() throws {
-    let scratch = FileManager.default.temporaryDirectory
-      .appending(path: "biassweep-fetch-\(UUID().uuidString)")
-    cache = scratch.appending(path: "cache")
-    mirror = scratch.appending(path: "mirror")
+    scratch = try Scratch()
+    cache = scratch.url.appending(path: "cache")
+    mirror = scratch.url.appending(path: "mirror")
     for directory in [cache, mirror] {
       try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
     }
@@ -26,7 +26,7 @@ struct FetchDataTests {
     process.arguments = ["--cache", cache.path] + arguments
     process.environment = ProcessInfo.processInfo.environment.merging(["PIP_NO_INDEX": "1"]) { $1 }
     let file = cache.appending(path: "output")
-    FileManager.default.createFile(atPath: file.path, contents: nil)
+    try Data().write(to: file)
     let handle = try FileHandle(forWritingTo: file)
     process.standardOutput = handle
     process.standardError = handle

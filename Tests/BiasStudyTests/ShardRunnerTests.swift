@@ -2,7 +2,6 @@ import BiasStudy
 import Foundation
 import LanguageModel
 import SweepCore
-import Synchronization
 import Testing
 
 /// The whole study on a tiny random model with a real tokenizer: the numbers mean nothing, but all
@@ -199,11 +198,10 @@ struct GenerationTests {
           key, items: count, progress: { _ in }, shouldStop: { false })
         return (made.jsonl, made.facts)
       }
-      let (more, facts) = try make(5)
+      let (more, facts) = try make(3)
       #expect(more.starts(with: try make(2).0))
-      #expect(try make(5).0 == more)
       let items = try AugmentationSet(decoding: more).items
-      #expect(items.map(\.index) == [0, 1, 2, 3, 4])
+      #expect(items.map(\.index) == [0, 1, 2])
       let candidates = items.map(\.attempts).reduce(0, +)
       let accepted = items.count(where: \.accepted)
       #expect(facts["candidates"] == Double(candidates))

@@ -123,6 +123,21 @@ enum RealData {
   }
 }
 
+/// A directory that goes with the test.
+final class Scratch {
+  let url = FileManager.default.temporaryDirectory
+    .appending(path: "biassweep-study-\(UUID().uuidString)")
+
+  init() throws {
+    try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+  }
+
+  deinit {
+    // A directory that stays behind harms no test.
+    try? FileManager.default.removeItem(at: url)
+  }
+}
+
 /// What a call throws, as a `StudyError`.
 func studyError(_ body: () throws -> Void) -> StudyError? {
   do {

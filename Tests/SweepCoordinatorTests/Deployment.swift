@@ -66,7 +66,9 @@ final class Deployment: Sendable {
       keepLeases: keepLeases, logger: Self.logger)
     let server = CoordinatorServer(
       coordinator: coordinator, artifacts: try artifacts, host: "127.0.0.1", port: port)
-    return try await server.run { try await onListening($0, coordinator) }
+    let summary = try await server.run { try await onListening($0, coordinator) }
+    try ledger.close()
+    return summary
   }
 
   static var logger: Logger {
