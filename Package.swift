@@ -112,8 +112,8 @@ let package = Package(
     .executableTarget(
       name: "biassweep-bench",
       dependencies: [
-        "SweepCore", "SweepLedger", "SweepCoordinator", "SweepWorker", "TransformerKernels",
-        "LanguageModel", arguments, logging,
+        "SweepCore", "SweepLedger", "SweepCoordinator", "SweepWorker", "COpenBLAS",
+        "TransformerKernels", "LanguageModel", arguments, logging,
       ],
       swiftSettings: strict),
 

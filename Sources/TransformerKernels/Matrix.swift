@@ -54,15 +54,21 @@ package final class PackedMatrix: Sendable {
   package init(_ matrix: Matrix, pool: ThreadPool) {
     rows = matrix.rows
     columns = matrix.columns
-    let width = tk_pack_width()
-    let panels = (rows + width - 1) / width
-    storage = FloatBuffer(count: panels * width * columns)
-    pool.run(PackingWork(matrix: matrix, packed: storage.base), count: panels)
+    switch MultiplicationBackend.selected {
+    case .own:
+      let width = tk_pack_width()
+      let panels = (rows + width - 1) / width
+      storage = FloatBuffer(count: panels * width * columns)
+      pool.run(PackingWork(matrix: matrix, packed: storage.base), count: panels)
+    case .openBLAS:
+      storage = FloatBuffer(count: rows * columns)
+      for row in 0..<rows {
+        (storage.base + row * columns).update(
+          from: matrix.base + row * matrix.stride, count: columns)
+      }
+    }
   }
 }
-
-/// Name of the multiplication kernel chosen for this processor, for reports.
-package var multiplicationKernelName: String { String(cString: tk_gemm_kernel()) }
 
 extension ThreadPool {
   /// `c` = `a` · `b`, or `c` += with `accumulating`.
@@ -139,6 +145,12 @@ private struct MultiplicationWork: ParallelWork {
     self.transposingB = transposingB
     self.c = c
     self.accumulating = accumulating
+    if MultiplicationBackend.selected == .openBLAS {
+      // A BLAS may round differently at the edges of a piece, so pieces follow from the shape alone.
+      columnBlock = OpenBLAS.columnBlock
+      rowBlock = OpenBLAS.rowBlock
+      return
+    }
     // Every piece packs its part of B, and of a transposed A, again. So rows are split only where
     // columns do not give every thread a few pieces. The split has no influence on the result.
     columnBlock = transposingA ? Int(TK_GEMM_COLUMNS) : Int(TK_GEMM_COLUMNS) / 2
@@ -153,6 +165,14 @@ private struct MultiplicationWork: ParallelWork {
   func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
     let row = index % rowBlocks * rowBlock
     let column = index / rowBlocks * columnBlock
+    if MultiplicationBackend.selected == .openBLAS {
+      OpenBLAS.multiply(
+        m: min(rowBlock, m - row), n: min(columnBlock, n - column), k: k,
+        a: a.base + (transposingA ? row : row * a.stride), a.stride, transposingA,
+        b: b.base + (transposingB ? column * b.stride : column), b.stride, transposingB,
+        c: c.base + row * c.stride + column, c.stride, accumulating)
+      return
+    }
     tk_gemm(
       min(rowBlock, m - row), min(columnBlock, n - column), k,
       a.base + (transposingA ? row : row * a.stride), a.stride, transposingA ? 1 : 0,
@@ -169,12 +189,31 @@ private struct PackedMultiplicationWork: ParallelWork {
 
   private static let panelsPerPiece = 4
   private var panels: Int { (weights.rows + tk_pack_width() - 1) / tk_pack_width() }
-  var count: Int { (panels + Self.panelsPerPiece - 1) / Self.panelsPerPiece }
+  var count: Int {
+    switch MultiplicationBackend.selected {
+    case .own: (panels + Self.panelsPerPiece - 1) / Self.panelsPerPiece
+    case .openBLAS: (weights.rows + OpenBLAS.columnBlock - 1) / OpenBLAS.columnBlock
+    }
+  }
 
   func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
-    let first = index * Self.panelsPerPiece
-    tk_gemm_packed(
-      a.rows, weights.rows, weights.columns, a.base, a.stride, weights.storage.base, first,
-      min(first + Self.panelsPerPiece, panels), c.base, c.stride, accumulating ? 1 : 0)
+    switch MultiplicationBackend.selected {
+    case .own:
+      let first = index * Self.panelsPerPiece
+      tk_gemm_packed(
+        a.rows, weights.rows, weights.columns, a.base, a.stride, weights.storage.base, first,
+        min(first + Self.panelsPerPiece, panels), c.base, c.stride, accumulating ? 1 : 0)
+    case .openBLAS:
+      // The same pieces as `MultiplicationWork`, for the same bits.
+      let column = index * OpenBLAS.columnBlock
+      for row in stride(from: 0, to: a.rows, by: OpenBLAS.rowBlock) {
+        OpenBLAS.multiply(
+          m: min(OpenBLAS.rowBlock, a.rows - row),
+          n: min(OpenBLAS.columnBlock, weights.rows - column), k: weights.columns,
+          a: a.base + row * a.stride, a.stride, false,
+          b: weights.storage.base + column * weights.columns, weights.columns, true,
+          c: c.base + row * c.stride + column, c.stride, accumulating)
+      }
+    }
   }
 }

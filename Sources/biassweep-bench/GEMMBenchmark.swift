@@ -70,7 +70,7 @@ struct GEMMBenchmark: ParsableCommand {
     }
     try BenchmarkOutput.print(
       Report(
-        threads: threads, kernel: multiplicationKernelName,
+        threads: threads, kernel: MultiplicationBackend.kernelName,
         openblas_core: String(cString: openblas_get_corename()), gflops_best_median: ours,
         openblas_gflops_best_median: openBLAS))
   }

@@ -90,7 +90,7 @@ struct StepBenchmark: ParsableCommand {
     let report = Report(
       impl: "biassweep", mode: mode == .lora ? "lora-\(targets.rawValue)-r\(rank)" : mode.rawValue,
       model: model, batch: batch, seq: seq, threads: threads, dtype: "fp32",
-      kernel: multiplicationKernelName, steps: times.count,
+      kernel: MultiplicationBackend.kernelName, steps: times.count,
       tokens_per_s: (Double(batch * seq) / median).rounded(to: 1),
       tokens_per_s_best: (Double(batch * seq) / times[0]).rounded(to: 1),
       step_ms_median: (median * 1e3).rounded(to: 2), step_ms_min: (times[0] * 1e3).rounded(to: 2),

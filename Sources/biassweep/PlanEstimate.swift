@@ -36,8 +36,9 @@ struct PlanEstimate {
       work += Double(cost.generated) * layers * perLayer * Self.generationSlowdown
     }
     seconds = work / (flops * Self.multiplicationShare)
-    basis = String(
-      format: "%d threads, %.0f GFLOP/s measured now", threads, flops / 1e9)
+    basis =
+      "\(threads) threads, \(Int(flops / 1e9)) GFLOP/s measured now, "
+      + "\(MultiplicationBackend.kernelName) kernels"
   }
 
   /// The shape of the spec's model; that of SmolLM2-135M while the model was not fetched.

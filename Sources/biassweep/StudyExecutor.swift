@@ -4,6 +4,7 @@ import LanguageModel
 import SweepCore
 import SweepWorker
 import Synchronization
+import TransformerKernels
 
 /// Connects a worker to the study: loads model and data once, and keeps one runner for each slot.
 final class StudyExecutor: Sendable {
@@ -42,6 +43,7 @@ final class StudyExecutor: Sendable {
     }
     runners.withLock { $0 = loaded }
     return [
+      "arithmetic": MultiplicationBackend.arithmetic,
       "model": model.weights.digest,
       "data": DataManifest.digest(of: Set(tasks.map(\.domain))).description,
     ]
