@@ -31,7 +31,9 @@ package final class ShardRunner {
   private let model: LanguageModel
   private let data: StudyData
   private let pool: ThreadPool
-  private let trunkCache: TrunkCache
+  /// Nil where cached activations would not be those that another batch computes: then results
+  /// would depend on the order of shards.
+  private let trunkCache: TrunkCache?
   private let encoder: PromptEncoder
   private let occupation: OccupationTask?
   private let groupBias: GroupBiasTask?
@@ -62,7 +64,9 @@ package final class ShardRunner {
     self.model = model
     self.data = data
     pool = ThreadPool(threadCount: threads)
-    trunkCache = TrunkCache(byteLimit: Self.trunkCacheBytes)
+    trunkCache =
+      MultiplicationBackend.selected == .own
+      ? TrunkCache(byteLimit: Self.trunkCacheBytes) : nil
     let encoder = PromptEncoder(model)
     self.encoder = encoder
     func has(_ id: String) -> Bool { tasks.contains { $0.id == id } }
