@@ -123,6 +123,14 @@ static const Kernel *kernel(void) {
   return &narrow;
 }
 
+int tk_fuses(void) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
 const char *tk_gemm_kernel(void) { return kernel()->name; }
 
 ptrdiff_t tk_pack_width(void) { return kernel()->width; }

@@ -40,12 +40,14 @@ package enum MultiplicationBackend: String, Sendable {
     }
   }
 
-  /// Names the arithmetic: equal names, equal bits.
+  /// Names the arithmetic of products and of the other loops: equal names, equal bits.
   package static var arithmetic: String {
-    switch selected {
-    case .own: String(cString: tk_gemm_kernel()) == "generic" ? "own-generic" : "own-fma"
-    case .openBLAS: "openblas-\(String(cString: openblas_get_corename()))"
-    }
+    let products =
+      switch selected {
+      case .own: String(cString: tk_gemm_kernel()) == "generic" ? "own-generic" : "own-fma"
+      case .openBLAS: "openblas-\(String(cString: openblas_get_corename()))"
+      }
+    return "\(products), \(tk_fuses() == 1 ? "fused" : "portable") loops"
   }
 }
 

@@ -25,15 +25,17 @@ struct PlanEstimate {
     let trunk = layers - trained
 
     var work = 0.0
+    var evaluatedDomains: Set<Domain> = []
     for shard in plan.shards {
       let cost = CostEstimate(shard, spec: spec, tasks: tasks)
-      // Forward and backward through the trained layers in each epoch; the frozen ones below them
-      // once for each item that no earlier shard had.
-      let fresh = Double(cost.trained) / Double(spec.training.epochs)
-      work += Double(cost.trained) * trained * perLayer * 2
-      work += fresh * trunk * perLayer / 2
-      work += Double(cost.evaluated) * layers * perLayer
       work += Double(cost.generated) * layers * perLayer * Self.generationSlowdown
+      guard case .fineTune(let key, _) = shard.work else { continue }
+      // Forward and backward through the trained layers in each epoch. The frozen ones below run
+      // once for what no earlier shard had: half of the items, and a domain's test items.
+      let items = Double(cost.trained) / Double(spec.training.epochs)
+      work += Double(cost.trained) * trained * perLayer * 2 + items * trunk * perLayer / 2
+      let first = evaluatedDomains.insert(key.domain).inserted
+      work += Double(cost.evaluated) * (first ? layers : trained) * perLayer
     }
     seconds = work / (flops * Self.multiplicationShare)
     basis =

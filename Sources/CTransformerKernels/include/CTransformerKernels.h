@@ -33,6 +33,8 @@ enum { TK_GEMM_COLUMNS = 192 };
 /// Floats of scratch memory that `tk_gemm` needs.
 enum { TK_GEMM_SCRATCH = TK_GEMM_CHAIN * (TK_GEMM_COLUMNS + 16) };
 
+/// Whether the other loops were compiled with fused multiply-add, whose rounding differs.
+int tk_fuses(void);
 /// "avx512", "avx2" or "generic": the multiplication kernel chosen for this processor.
 const char *tk_gemm_kernel(void);
 /// C (m, n) = A (m, k) · B (k, n), or C += with `accumulate`.
