@@ -163,7 +163,7 @@ package nonisolated struct Biassweep_V1_WorkRequest: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// Shards that the worker could start now.
+  /// Shards that the worker could start besides those that it asked for before.
   package var slots: UInt32 = 0
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
