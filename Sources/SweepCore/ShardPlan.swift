@@ -94,10 +94,12 @@ package struct ShardPlan: Sendable {
     shards.count { if case .augmentation = $0.work { true } else { false } }
   }
 
-  /// For costs, which only order shards and weigh progress: an item's length, and a backward pass
-  /// (or the slowness of generation) beside the forward pass.
+  /// For costs, which only order shards and weigh progress: an item's length; a backward pass
+  /// beside the forward pass; and a generated token, which is slow, and some of which are rejected,
+  /// in forward passes of a token.
   private static let tokensPerItem = 50.0
   private static let passesPerToken = 2.0
+  private static let generationPasses = 6.0
 
   /// Items of D_a for a ratio γ beside `original` items: γ / (1 − γ) · |D_o|, rounded to nearest.
   package static func augmentedItems(ratio: Double, original: Int) -> Int {
@@ -130,7 +132,7 @@ package struct ShardPlan: Sendable {
       augmentations.append(
         Shard(
           id: augmentationID(key), work: .augmentation(key, items: items), dependency: nil,
-          cost: Double(items * spec.augmentation.maximumTokens) * Self.passesPerToken))
+          cost: Double(items * spec.augmentation.maximumTokens) * Self.generationPasses))
     }
     let fineTunes = keys.map { key in
       let original = originalItems(key.domain)
