@@ -112,8 +112,8 @@ let package = Package(
     .executableTarget(
       name: "biassweep-bench",
       dependencies: [
-        "SweepCore", "SweepLedger", "SweepCoordinator", "SweepWorker", "COpenBLAS",
-        "TransformerKernels", "LanguageModel", arguments, logging,
+        "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", "COpenBLAS",
+        "TransformerKernels", "LanguageModel", arguments, logging, grpcCore, grpcTransport,
       ],
       swiftSettings: strict),
 
@@ -126,7 +126,7 @@ let package = Package(
         "SweepCore", "SweepLedger", "SweepTestKit",
         .product(name: "GRDB", package: "GRDB.swift"),
       ],
-      swiftSettings: strict),
+      resources: [.copy("Fixtures")], swiftSettings: strict),
     .testTarget(
       name: "SweepCoordinatorTests",
       dependencies: [

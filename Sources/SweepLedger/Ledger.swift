@@ -25,16 +25,7 @@ package final class Ledger: Sendable {
     let exists =
       ((try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? Int ?? 0) > 0
     if exists { try Self.checkFormat(path: path) }
-    pool = try LedgerError.translating(path: path) {
-      var configuration = Configuration()
-      configuration.foreignKeysEnabled = true
-      configuration.busyMode = .timeout(10)
-      let pool = try DatabasePool(path: path, configuration: configuration)
-      try LedgerSchema.migrator.migrate(pool)
-      // GRDB sets NORMAL when it turns on WAL, so this comes after opening.
-      try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
-      return pool
-    }
+    pool = try Self.openPool(path: path)
     try LedgerError.translating(path: path) {
       let synchronous = try pool.writeWithoutTransaction {
         try Int.fetchOne($0, sql: "PRAGMA synchronous") ?? -1
@@ -50,6 +41,32 @@ package final class Ledger: Sendable {
         }
       }
     }
+  }
+
+  /// Opens the file and brings its schema to this program's version.
+  private static func openPool(path: String) throws -> DatabasePool {
+    try LedgerError.translating(path: path) {
+      var configuration = Configuration()
+      configuration.foreignKeysEnabled = true
+      configuration.busyMode = .timeout(10)
+      let pool = try DatabasePool(path: path, configuration: configuration)
+      try LedgerSchema.migrator.migrate(pool)
+      // GRDB sets NORMAL when it turns on WAL, so this comes after opening.
+      try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
+      return pool
+    }
+  }
+
+  /// Converts a ledger of an older version to this program's schema; events and results stay as
+  /// they are.
+  ///
+  /// - Throws: `LedgerError`.
+  package static func migrate(path: String) throws {
+    let lock = try LedgerLock(ledger: path)
+    defer { lock.release() }
+    try checkFormat(path: path)
+    let pool = try openPool(path: path)
+    try LedgerError.translating(path: path) { try pool.close() }
   }
 
   /// Refuses files of others before anything is written to them.
@@ -82,65 +99,6 @@ package final class Ledger: Sendable {
     }
     if sweep.programVersion != version {
       throw LedgerError.otherProgram(path: path, found: sweep.programVersion, here: version)
-    }
-  }
-
-  private static func insert(
-    spec: SweepSpec, plan: ShardPlan, version: String, now: Double, into database: Database
-  ) throws {
-    try database.execute(
-      sql: """
-        INSERT INTO sweep (id, name, spec_digest, spec, program_version, created_at)
-        VALUES (1, ?, ?, ?, ?, ?)
-        """,
-      arguments: [
-        spec.name, spec.digest().description, spec.canonicalJSON(), version, now,
-      ])
-    let insertShard = try database.makeStatement(
-      sql: """
-        INSERT INTO shard
-          (id, ordinal, kind, domain, bias, ratio, mitigation, seed, dependency, cost)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-        """)
-    var shardOfTrial: [TrialID: ShardID] = [:]
-    for (ordinal, shard) in plan.shards.enumerated() {
-      let id = shard.id.description
-      let dependency = shard.dependency?.description
-      switch shard.work {
-      case .augmentation(let key, _):
-        try insertShard.execute(arguments: [
-          id, ordinal, "augmentation", key.domain.rawValue, key.bias.rawValue, nil, nil, nil,
-          dependency, shard.cost,
-        ])
-      case .fineTune(let key, let trials):
-        try insertShard.execute(arguments: [
-          id, ordinal, "fine_tune", key.domain.rawValue, key.bias?.rawValue, key.ratio,
-          key.mitigation.rawValue, Int64(key.seed), dependency, shard.cost,
-        ])
-        for trial in trials { shardOfTrial[trial.id] = shard.id }
-      }
-    }
-    let insertTrial = try database.makeStatement(
-      sql: """
-        INSERT INTO trial (id, ordinal, shard, task, bias, ratio, mitigation, seed)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-        """)
-    for (ordinal, trial) in plan.grid.trials.enumerated() {
-      try insertTrial.execute(arguments: [
-        trial.id.description, ordinal, shardOfTrial[trial.id]?.description, trial.task.id,
-        trial.bias?.rawValue, trial.ratio, trial.mitigation.rawValue, Int64(trial.seed),
-      ])
-    }
-    let insertPoint = try database.makeStatement(
-      sql: """
-        INSERT INTO grid_point (ordinal, task, bias, ratio, mitigation, seed, trial)
-        VALUES (?, ?, ?, ?, ?, ?, ?)
-        """)
-    for (ordinal, point) in plan.grid.points.enumerated() {
-      try insertPoint.execute(arguments: [
-        ordinal, point.task.id, point.bias.rawValue, point.ratio, point.mitigation.rawValue,
-        Int64(point.seed), point.trial.id.description,
-      ])
     }
   }
 
@@ -178,13 +136,11 @@ package final class Ledger: Sendable {
     guard !events.isEmpty else { return }
     try LedgerError.translating(path: path) {
       try pool.write { database in
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        let payload = EventPayload()
         let insertEvent = try database.cachedStatement(
           sql: "INSERT INTO event (at, kind, payload) VALUES (?, ?, ?)")
         for event in events {
-          let payload = String(decoding: try encoder.encode(event), as: UTF8.self)
-          try insertEvent.execute(arguments: [now, event.kind, payload])
+          try insertEvent.execute(arguments: [now, event.kind, try payload.text(of: event)])
           try Self.project(event, now: now, into: database)
         }
       }

@@ -6,6 +6,8 @@ enum LedgerSchema {
   /// Identifies a ledger among SQLite files ("BSwp").
   static let applicationID: Int32 = 0x4253_7770
 
+  /// A version that somebody may have used never changes: what comes later is a migration of its
+  /// own, with a ledger of the version before it as fixture of the tests.
   static var migrator: DatabaseMigrator {
     var migrator = DatabaseMigrator()
     migrator.registerMigration("1") { database in

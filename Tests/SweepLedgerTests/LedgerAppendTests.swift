@@ -51,6 +51,42 @@ struct LedgerAppendTests {
     #expect(stored == [0.1 + 0.2, .leastNonzeroMagnitude, 1e300])
   }
 
+  /// What is written by hand must read as the general encoder writes it.
+  @Test func payloadsAreWhatTheEncoderWrites() throws {
+    let ledger = try sample.ledger(path)
+    let token = LeaseToken(UInt64(Int64.max))
+    let shard = sample.plan.shards[5].id
+    let trial = sample.plan.shards[5].trials[0].id
+    let events: [SweepEvent] =
+      sample.opening + [
+        .shardLeased(shard: shard, worker: "worker-1", token: token, attempt: 1),
+        .trialCompleted(
+          trial: trial, token: token,
+          metrics: [
+            "b": 1, "a": 0.1 + 0.2, "c": -0.0, "d": 1e300, "e": 1e16, "f": .leastNonzeroMagnitude,
+            "g": -12345.678, "A": 0,
+          ], notes: ["z": "too few items", "y": "50% / “q”\n\"\\ \u{7f}é"]),
+        .shardCompleted(
+          shard: shard, token: token, artifact: ContentDigest(of: [1]), facts: ["loss": 1e-7]),
+        .workerJoined(WorkerInfo(id: "é\"", host: "h", processID: 1, slots: 1, threads: 1)),
+        .shardLeased(
+          shard: sample.plan.shards[6].id, worker: "é\"", token: LeaseToken(9), attempt: 2),
+        .attemptEnded(
+          shard: sample.plan.shards[6].id, token: LeaseToken(9), ending: .lost, evidence: "",
+          retryAfterSeconds: 0.5),
+      ]
+    try ledger.append(events, now: 2_000)
+    #expect(try ledger.events() == events)
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    let payloads = try rawDatabase(path).read {
+      try String.fetchAll($0, sql: "SELECT payload FROM event ORDER BY sequence")
+    }
+    for (event, payload) in zip(events, payloads) {
+      #expect(payload == String(decoding: try encoder.encode(event), as: UTF8.self))
+    }
+  }
+
   @Test func commitsWaitForTheDisk() throws {
     // The ledger refuses to open otherwise, so this states what opening has checked; the value
     // itself belongs to the connection and is not in the file.
