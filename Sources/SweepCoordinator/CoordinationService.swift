@@ -44,19 +44,19 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
     try await response.write(
       .welcome(spec: coordinator.spec, policy: coordinator.policy))
 
-    let (connection, messages) = await coordinator.open(worker)
+    let (connection, outgoing) = await coordinator.open(worker)
     do {
       let rest = Incoming(iterator: incoming)
       try await withThrowingTaskGroup(of: Void.self) { group in
         group.addTask {
-          for await message in messages { try await response.write(message) }
+          try await outgoing.drain { try await response.write(CoordinatorMessage(batch: $0)) }
           // The coordinator has ended the session; the worker closes its side on a goodbye.
           try await Task.sleep(for: Self.goodbyeGrace)
         }
         group.addTask {
           var iterator = rest.iterator
           while let message = try await iterator.next() {
-            try await coordinator.receive(message, connection: connection)
+            try await coordinator.receive(message.batch, connection: connection)
           }
         }
         // Whichever side ends first ends the session.

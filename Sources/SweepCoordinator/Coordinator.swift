@@ -35,7 +35,7 @@ package actor Coordinator {
 
   private struct Session {
     let worker: WorkerInfo
-    let outgoing: AsyncStream<CoordinatorMessage>.Continuation
+    let outgoing: Outbox<CoordinatorMessage>
   }
 
   private struct Request {
@@ -129,29 +129,30 @@ package actor Coordinator {
   /// - Returns: the connection's number and the messages to send to the worker.
   func open(
     _ worker: WorkerInfo
-  ) -> (connection: UInt64, messages: AsyncStream<CoordinatorMessage>) {
+  ) -> (connection: UInt64, outgoing: Outbox<CoordinatorMessage>) {
     lastConnection += 1
-    let (messages, outgoing) = AsyncStream.makeStream(
-      of: CoordinatorMessage.self, bufferingPolicy: .bufferingOldest(Self.outgoingMax))
+    let outgoing = Outbox<CoordinatorMessage>(capacity: Self.outgoingMax)
     sessions[lastConnection] = Session(worker: worker, outgoing: outgoing)
-    if ended { outgoing.yield(.goodbye("the sweep is over")) }
-    return (lastConnection, messages)
+    if ended { outgoing.add([.goodbye("the sweep is over")]) }
+    return (lastConnection, outgoing)
   }
 
-  /// Takes one message of an open session.
+  /// Takes messages of an open session.
   ///
-  /// - Throws: `SessionRefusal` when it breaks the protocol.
-  func receive(_ message: WorkerMessage, connection: UInt64) throws {
+  /// - Throws: `SessionRefusal` at the first that breaks the protocol.
+  func receive(_ messages: [WorkerMessage], connection: UInt64) throws {
     guard let session = sessions[connection] else {
       throw SessionRefusal.unavailable("the session is closed")
     }
-    guard
-      let command = Scheduler.Command(
-        message, worker: session.worker.id, connection: connection, info: session.worker)
-    else {
-      throw SessionRefusal.protocolViolation("a message without or with an invalid body")
+    for message in messages {
+      guard
+        let command = Scheduler.Command(
+          message, worker: session.worker.id, connection: connection, info: session.worker)
+      else {
+        throw SessionRefusal.protocolViolation("a message without or with an invalid body")
+      }
+      submit(command, origin: (connection, message.request))
     }
-    submit(command, origin: (connection, message.request))
   }
 
   func close(connection: UInt64, reason: String) {
@@ -206,8 +207,7 @@ package actor Coordinator {
         return
       }
       for event in events { log(event) }
-      for (connection, message) in replies { send(message, connection: connection) }
-      for directive in directives { carryOut(directive) }
+      send(replies + directives.compactMap { message(of: $0) })
       if scheduler.isFinished {
         end(throwing: nil)
         return
@@ -228,22 +228,29 @@ package actor Coordinator {
     }
   }
 
-  private func send(_ message: CoordinatorMessage, connection: UInt64) {
-    guard let session = sessions[connection] else { return }
-    if case .dropped = session.outgoing.yield(message) {
-      // The worker does not read; it will reconnect and be told where it stands.
-      close(connection: connection, reason: "\(Self.outgoingMax) messages wait unread")
+  /// Sends messages in order, those of one connection together.
+  private func send(_ messages: [(connection: UInt64, message: CoordinatorMessage)]) {
+    let ofConnection = Dictionary(grouping: messages, by: \.connection)
+    for (connection, messages) in ofConnection {
+      guard let session = sessions[connection] else { continue }
+      if !session.outgoing.add(messages.map(\.message)) {
+        // The worker does not read; it will reconnect and be told where it stands.
+        close(connection: connection, reason: "\(Self.outgoingMax) messages wait unread")
+      }
     }
   }
 
-  private func carryOut(_ directive: Scheduler.Directive) {
+  /// What a directive says to whom; nil without a session, as the worker then learns at its next
+  /// `Ready` what it holds.
+  private func message(
+    of directive: Scheduler.Directive
+  ) -> (connection: UInt64, message: CoordinatorMessage)? {
     let (worker, message): (String, CoordinatorMessage) =
       switch directive {
       case .assign(let worker, let assignment): (worker, .assignment(assignment))
       case .revoke(let worker, let token): (worker, .revocation(token))
       }
-    // Without a session the worker learns at its next `Ready` what it holds.
-    if let connection = readyConnections[worker] { send(message, connection: connection) }
+    return readyConnections[worker].map { ($0, message) }
   }
 
   /// A worker has one session; an earlier one is a leftover of a connection that broke.
@@ -257,7 +264,7 @@ package actor Coordinator {
   private func end(throwing error: (any Error)?) {
     ended = true
     for (_, session) in sessions {
-      if error == nil { session.outgoing.yield(.goodbye("the sweep is over")) }
+      if error == nil { session.outgoing.add([.goodbye("the sweep is over")]) }
       session.outgoing.finish()
     }
     if let error {

@@ -63,7 +63,8 @@ package final class ShardControl: Sendable {
   private let state = Mutex(State())
   private let resultsWait: @Sendable () -> Void
 
-  /// - Parameter resultsWait: called from the shard's thread when `takeResults` has something.
+  /// - Parameter resultsWait: called from the shard's thread when `takeResults` has something
+  ///   after it had nothing.
   init(resultsWait: @escaping @Sendable () -> Void) {
     self.resultsWait = resultsWait
   }
@@ -86,10 +87,11 @@ package final class ShardControl: Sendable {
   package func complete(
     _ trial: TrialID, metrics: [String: Double], notes: [String: String]
   ) {
-    state.withLock {
-      $0.results.append(TrialResult(trial: trial, metrics: metrics, notes: notes))
+    let isFirst = state.withLock { state in
+      state.results.append(TrialResult(trial: trial, metrics: metrics, notes: notes))
+      return state.results.count == 1
     }
-    resultsWait()
+    if isFirst { resultsWait() }
   }
 
   /// The results since the last call, in the order of their completion.
@@ -107,17 +109,5 @@ package final class ShardControl: Sendable {
       let elapsed = state.started.duration(to: .now) / .seconds(1)
       return (state.fraction, elapsed > 0 ? Double(state.tokens) / elapsed : 0)
     }
-  }
-}
-
-/// Runs blocking work on a thread of its own, away from the async runtime's few threads.
-func onOwnThread<Value: Sendable>(
-  named name: String, _ work: @escaping @Sendable () throws -> Value
-) async throws -> Value {
-  try await withCheckedThrowingContinuation { continuation in
-    let thread = Thread { continuation.resume(with: Result { try work() }) }
-    thread.name = name
-    thread.stackSize = 8 << 20
-    thread.start()
   }
 }

@@ -22,6 +22,9 @@ package actor Worker {
   private let logger: Logger
   /// How long a stopping worker tries to tell an absent coordinator.
   private static let farewell = Duration.seconds(5)
+  /// How long a result waits for others to be reported with it.
+  private static let resultsGather = Duration.milliseconds(5)
+  private let threads = BlockingThreads()
   /// Without any answer for this long the worker gives up.
   private let patience: Duration
 
@@ -55,7 +58,7 @@ package actor Worker {
   private var unacknowledged: [UInt64: Report] = [:]
   private var lastRequest: UInt64 = 0
   /// Messages to the coordinator; nil between sessions.
-  private var outgoing: AsyncStream<WorkerMessage>.Continuation?
+  private var outgoing: Outbox<WorkerMessage>?
   private var currentService: Service?
   private var readyRequest: UInt64?
   private var isReady = false
@@ -138,17 +141,17 @@ package actor Worker {
   }
 
   private func session(_ service: Service) async throws {
-    let (messages, continuation) = AsyncStream.makeStream(of: WorkerMessage.self)
-    outgoing = continuation
+    let outbox = Outbox<WorkerMessage>()
+    outgoing = outbox
     currentService = service
     isReady = false
     defer {
       outgoing = nil
       currentService = nil
       isReady = false
-      continuation.finish()
+      outbox.finish()
     }
-    continuation.yield(
+    send(
       .with {
         $0.hello = Biassweep_V1_Hello(
           worker: info, version: version, specDigest: sweep?.digest)
@@ -160,11 +163,11 @@ package actor Worker {
     try await service.session(
       options: options,
       requestProducer: { writer in
-        for await message in messages { try await writer.write(message) }
+        try await outbox.drain { try await writer.write(WorkerMessage(batch: $0)) }
       },
       onResponse: { response in
         for try await message in response.messages {
-          try await self.handle(message)
+          for part in message.batch { try await self.handle(part) }
         }
       })
   }
@@ -210,7 +213,7 @@ package actor Worker {
     let executor = self.executor
     let inputs: [String: String]
     do {
-      inputs = try await onOwnThread(named: "prepare") { try executor.prepare(spec) }
+      inputs = try await threads.run(named: "prepare") { try executor.prepare(spec) }
     } catch {
       throw WorkerError.cannotPrepare("\(error)")
     }
@@ -244,7 +247,7 @@ package actor Worker {
     send(.with { $0.workRequest = .with { $0.slots = UInt32(slots) } })
   }
 
-  private func send(_ message: WorkerMessage) { outgoing?.yield(message) }
+  private func send(_ message: WorkerMessage) { outgoing?.add([message]) }
 
   private func nextRequest() -> UInt64 {
     lastRequest += 1
@@ -284,7 +287,13 @@ package actor Worker {
     }
     let wanted = Set(message.trials)
     let trials = shard.trials.filter { wanted.contains($0.id.description) }
-    let control = ShardControl { Task { await self.reportResults(token) } }
+    let control = ShardControl {
+      Task {
+        // The results of a short shard leave together with its end.
+        try await Task.sleep(for: Self.resultsGather)
+        await self.reportResults(token)
+      }
+    }
     running[token] = control
     let executor = self.executor
     let name = shard.id.description
@@ -293,7 +302,7 @@ package actor Worker {
         let input = try await self.download(message.input, for: control)
         let assignment = ShardAssignment(
           shard: shard, token: token, attempt: Int(message.attempt), trials: trials, input: input)
-        let product = try await onOwnThread(named: name) {
+        let product = try await self.threads.run(named: name) {
           try executor.execute(assignment, control)
         }
         try await self.finish(token, product, control)

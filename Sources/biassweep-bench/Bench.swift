@@ -11,6 +11,7 @@ struct Bench: AsyncParsableCommand {
       """,
     subcommands: [
       StepBenchmark.self, GEMMBenchmark.self, DispatchBenchmark.self, StatusBenchmark.self,
+      LightClients.self,
     ])
 }
 
@@ -22,6 +23,14 @@ enum BenchmarkOutput {
     var line = try encoder.encode(value)
     line.append(UInt8(ascii: "\n"))
     try FileHandle.standardOutput.write(contentsOf: line)
+  }
+
+  /// Processor time of this process so far, of all threads.
+  static func cpuSeconds() -> Double {
+    var usage = rusage()
+    getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+    func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
+    return seconds(usage.ru_utime) + seconds(usage.ru_stime)
   }
 
   /// Largest resident set of this process so far.

@@ -189,9 +189,11 @@ struct RefusalTests {
         onResponse: { response in
           defer { done.send(true) }
           var answers: [CoordinatorMessage] = []
-          for try await answer in response.messages {
-            answers.append(answer)
-            if until(answer) { break }
+          for try await message in response.messages {
+            for answer in message.batch {
+              answers.append(answer)
+              if until(answer) { return answers }
+            }
           }
           return answers
         })

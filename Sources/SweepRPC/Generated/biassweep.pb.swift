@@ -99,6 +99,10 @@ package nonisolated struct Biassweep_V1_WorkerMessage: Sendable {
     set {body = .release(newValue)}
   }
 
+  /// What waited when this message was sent, to be taken after it in this order. These messages have
+  /// none of their own.
+  package var more: [Biassweep_V1_WorkerMessage] = []
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -308,6 +312,9 @@ package nonisolated struct Biassweep_V1_CoordinatorMessage: Sendable {
     set {body = .goodbye(newValue)}
   }
 
+  /// As in WorkerMessage.
+  package var more: [Biassweep_V1_CoordinatorMessage] = []
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package nonisolated enum OneOf_Body: Equatable, Sendable {
@@ -491,7 +498,7 @@ fileprivate nonisolated let _protobuf_package = "biassweep.v1"
 
 nonisolated extension Biassweep_V1_WorkerMessage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".WorkerMessage"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}request\0\u{1}hello\0\u{1}ready\0\u{3}work_request\0\u{1}heartbeat\0\u{1}trial\0\u{1}shard\0\u{1}failure\0\u{1}release\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}request\0\u{1}hello\0\u{1}ready\0\u{3}work_request\0\u{1}heartbeat\0\u{1}trial\0\u{1}shard\0\u{1}failure\0\u{1}release\0\u{2}\u{7}more\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -604,6 +611,7 @@ nonisolated extension Biassweep_V1_WorkerMessage: SwiftProtobuf.Message, SwiftPr
           self.body = .release(v)
         }
       }()
+      case 16: try { try decoder.decodeRepeatedMessageField(value: &self.more) }()
       default: break
       }
     }
@@ -652,12 +660,16 @@ nonisolated extension Biassweep_V1_WorkerMessage: SwiftProtobuf.Message, SwiftPr
     }()
     case nil: break
     }
+    if !self.more.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.more, fieldNumber: 16)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   package static func ==(lhs: Biassweep_V1_WorkerMessage, rhs: Biassweep_V1_WorkerMessage) -> Bool {
     if lhs.request != rhs.request {return false}
     if lhs.body != rhs.body {return false}
+    if lhs.more != rhs.more {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1010,7 +1022,7 @@ nonisolated extension Biassweep_V1_Release: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension Biassweep_V1_CoordinatorMessage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".CoordinatorMessage"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}welcome\0\u{1}assignment\0\u{1}acknowledgement\0\u{1}revocation\0\u{1}goodbye\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}welcome\0\u{1}assignment\0\u{1}acknowledgement\0\u{1}revocation\0\u{1}goodbye\0\u{2}\u{b}more\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1083,6 +1095,7 @@ nonisolated extension Biassweep_V1_CoordinatorMessage: SwiftProtobuf.Message, Sw
           self.body = .goodbye(v)
         }
       }()
+      case 16: try { try decoder.decodeRepeatedMessageField(value: &self.more) }()
       default: break
       }
     }
@@ -1116,11 +1129,15 @@ nonisolated extension Biassweep_V1_CoordinatorMessage: SwiftProtobuf.Message, Sw
     }()
     case nil: break
     }
+    if !self.more.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.more, fieldNumber: 16)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   package static func ==(lhs: Biassweep_V1_CoordinatorMessage, rhs: Biassweep_V1_CoordinatorMessage) -> Bool {
     if lhs.body != rhs.body {return false}
+    if lhs.more != rhs.more {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
