@@ -113,7 +113,8 @@ let package = Package(
       name: "biassweep-bench",
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", "COpenBLAS",
-        "TransformerKernels", "LanguageModel", arguments, logging, grpcCore, grpcTransport,
+        "TransformerKernels", "LanguageModel", "BiasStudy", arguments, logging, grpcCore,
+        grpcTransport,
       ],
       swiftSettings: strict),
 

@@ -12,6 +12,15 @@ package struct Monitor {
   }
 }
 
+/// What a task asks a model, in tokens.
+package enum TaskQuestions: Hashable, Sendable {
+  /// The probabilities of the same answers to each prompt; `gold` is the index of the right one,
+  /// nil for a prompt that only calibrates.
+  case choices(prompts: [[Int32]], answers: [[Int32]], gold: [Int?])
+  /// A text for each prompt, `samples` times.
+  case texts(prompts: [[Int32]], samples: Int, options: AdaptedModel.SamplingOptions)
+}
+
 /// Scores the same choices as answers to many prompts.
 package struct ChoiceScorer: Sendable {
   private let encoder: PromptEncoder
@@ -25,6 +34,12 @@ package struct ChoiceScorer: Sendable {
     self.encoder = encoder
     self.choices = choices.map { encoder.answer(Prompts.label($0)) }
     self.contentFree = contentFree.map(encoder.prompt)
+  }
+
+  /// All that `scores` asks a model, given the right answers to `prompts`.
+  package func questions(_ prompts: [[Int32]], gold: [Int]) -> TaskQuestions {
+    .choices(
+      prompts: contentFree + prompts, answers: choices, gold: contentFree.map { _ in nil } + gold)
   }
 
   /// Scores in the order of the prompts (tokens, as the encoder made them).

@@ -44,12 +44,37 @@ package struct CostEstimate: Hashable, Sendable {
     }
   }
 
+  /// Distinct tokens that pass the frozen layers of a sweep: every item and every question to score
+  /// once, whatever epochs, ratios, seeds and fine-tunes it serves. D_a counts once for each way
+  /// that a mitigation writes it.
+  package static func trunkTokens(
+    _ plan: ShardPlan, spec: SweepSpec, tasks: [DownstreamTask]
+  ) -> Int {
+    let variants = Set(
+      spec.mitigations.map { mitigation in
+        switch mitigation {
+        case .none, .loss: Mitigation.none
+        case .token, .mask: mitigation
+        }
+      }
+    ).count
+    let augmented = plan.shards.reduce(0) { sum, shard in
+      guard case .augmentation(_, let items) = shard.work else { return sum }
+      return sum + items * augmentedItemTokens * variants
+    }
+    let domains = Set(tasks.map(\.domain))
+    let original = domains.count * spec.data.originalItems + tasks.count * spec.data.formatItems
+    let scored = tasks.filter { $0.id != "story" }
+      .reduce(0) { $0 + evaluatedTokens($1, spec: spec) }
+    return augmented + original * originalItemTokens + scored
+  }
+
   static func generatedTokens(items: Int, spec: SweepSpec) -> Int {
     let perCandidate = Double(promptTokens) + 0.8 * Double(spec.augmentation.maximumTokens)
     return Int(Double(items) * candidatesPerItem * perCandidate)
   }
 
-  static func evaluatedTokens(_ task: DownstreamTask, spec: SweepSpec) -> Int {
+  package static func evaluatedTokens(_ task: DownstreamTask, spec: SweepSpec) -> Int {
     switch task.id {
     case "occupation": 2 * spec.data.testItems * promptTokens
     case "story":

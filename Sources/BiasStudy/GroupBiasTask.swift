@@ -23,6 +23,10 @@ package struct GroupBiasTask: Sendable {
       encoder: encoder)
   }
 
+  package var questions: TaskQuestions {
+    scorer.questions(prompts, gold: comments.map { $0.isBiased ? 1 : 0 })
+  }
+
   package func evaluate(_ model: AdaptedModel, monitor: Monitor) throws -> TrialMetrics {
     let scores = try scorer.scores(prompts, model: model, monitor: monitor)
     return Self.metrics(zip(comments, scores).map { ($0, $1) })

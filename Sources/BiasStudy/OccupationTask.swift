@@ -27,6 +27,14 @@ package struct OccupationTask: Sendable {
       encoder: encoder)
   }
 
+  package var questions: TaskQuestions {
+    let gold = sentences.flatMap { sentence in
+      let index = Self.choices.firstIndex(of: sentence.occupation.name) ?? 0
+      return [index, index]
+    }
+    return scorer.questions(prompts, gold: gold)
+  }
+
   package func evaluate(_ model: AdaptedModel, monitor: Monitor) throws -> TrialMetrics {
     let scores = try scorer.scores(prompts, model: model, monitor: monitor)
     return Self.metrics(

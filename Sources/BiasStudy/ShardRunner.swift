@@ -31,8 +31,7 @@ package final class ShardRunner {
   private let model: LanguageModel
   private let data: StudyData
   private let pool: ThreadPool
-  /// Nil where cached activations would not be those that another batch computes: then results
-  /// would depend on the order of shards.
+  private let sharing: Sharing
   private let trunkCache: TrunkCache?
   private let encoder: PromptEncoder
   private let occupation: OccupationTask?
@@ -43,30 +42,41 @@ package final class ShardRunner {
   /// Memory that the outputs of frozen layers may take in a process.
   package static let trunkCacheBytes = 1 << 30
 
+  /// A cache of frozen layers' outputs for the runners of a process, with `store` below it; nil
+  /// where cached activations would not be those that another batch computes: then results would
+  /// depend on the order of shards.
+  package static func trunkCache(store: TrunkStore? = nil) -> TrunkCache? {
+    MultiplicationBackend.selected == .own
+      ? TrunkCache(byteLimit: trunkCacheBytes, store: store) : nil
+  }
+
   /// - Parameters:
   ///   - tasks: the spec's tasks.
   ///   - threads: threads for the arithmetic; results do not depend on it.
+  ///   - trunkCache: see `ShardRunner.trunkCache(store:)`.
   /// - Throws: `StudyError` if the data are missing, damaged, or fewer than the spec asks for.
   package convenience init(
     spec: SweepSpec, tasks: [DownstreamTask], model: LanguageModel, store: DatasetStore,
-    threads: Int
+    threads: Int, trunkCache: TrunkCache? = ShardRunner.trunkCache()
   ) throws {
     try self.init(
       spec: spec, tasks: tasks, model: model, data: StudyData(store: store, tasks: tasks),
-      threads: threads)
+      threads: threads, trunkCache: trunkCache)
   }
 
   /// As above, with data that were read before.
+  ///
+  /// - Parameter sharing: what is computed once; all but measurements and tests want everything.
   package init(
-    spec: SweepSpec, tasks: [DownstreamTask], model: LanguageModel, data: StudyData, threads: Int
+    spec: SweepSpec, tasks: [DownstreamTask], model: LanguageModel, data: StudyData, threads: Int,
+    trunkCache: TrunkCache? = ShardRunner.trunkCache(), sharing: Sharing = .all
   ) throws {
     self.spec = spec
     self.model = model
     self.data = data
     pool = ThreadPool(threadCount: threads)
-    trunkCache =
-      MultiplicationBackend.selected == .own
-      ? TrunkCache(byteLimit: Self.trunkCacheBytes) : nil
+    self.sharing = sharing
+    self.trunkCache = sharing.contains(.trunk) ? trunkCache : nil
     let encoder = PromptEncoder(model)
     self.encoder = encoder
     func has(_ id: String) -> Bool { tasks.contains { $0.id == id } }
@@ -168,6 +178,7 @@ package final class ShardRunner {
       }
       let trainedTokens = tokens
       let adapted = tuner.adapted
+      adapted.sharesPrefixes = sharing.contains(.evaluationPrefixes)
       for trial in trials {
         let metrics = try withoutActuallyEscaping(shouldStop) { shouldStop in
           try withoutActuallyEscaping(report) { report in
@@ -220,7 +231,7 @@ package final class ShardRunner {
 
   /// Fine-tunes of one seed start from the same adapter and draw their batches alike, so that
   /// conditions are compared in pairs.
-  private func options(_ key: TrainingKey) -> FineTuningOptions {
+  package func options(_ key: TrainingKey) -> FineTuningOptions {
     let training = spec.training
     let layers = model.configuration.layerCount
     let lora = LoRAConfiguration(
@@ -233,7 +244,20 @@ package final class ShardRunner {
       learningRate: Float(training.learningRate), warmupFraction: Float(training.warmupFraction),
       weightDecay: Float(training.weightDecay), gradientClip: Float(training.gradientClip),
       alignmentWeight: key.ratio == 0 ? 0 : Float(mitigation.alignmentWeight),
-      seed: StudyGenerator.seed(["fine-tune", key.domain.rawValue, "\(key.seed)"]))
+      seed: StudyGenerator.seed(["fine-tune", key.domain.rawValue, "\(key.seed)"]),
+      sharesPrefixes: sharing.contains(.trainingPrefixes))
+  }
+
+  /// What the model is asked for a task of the spec, for programs that do the same elsewhere.
+  /// - Throws: `StudyError.unknownTask`.
+  package func questions(_ task: DownstreamTask) throws(StudyError) -> TaskQuestions {
+    switch task.id {
+    case "occupation": if let occupation { return occupation.questions }
+    case "group-bias": if let groupBias { return groupBias.questions }
+    case "story": if let story { return story.questions }
+    default: break
+    }
+    throw .unknownTask(id: task.id)
   }
 
   private func evaluate(

@@ -27,6 +27,10 @@ package struct StoryTask: Sendable {
     tokenizer = model.tokenizer
   }
 
+  package var questions: TaskQuestions {
+    .texts(prompts: prompts, samples: samples, options: options)
+  }
+
   /// Cultures and genders in turn, names in a random order.
   package static func people(count: Int, seed: UInt64, names: NameTable) -> [StoryPerson] {
     var generator = StudyGenerator(purpose: "story-people", "\(seed)")

@@ -57,11 +57,12 @@ extension AdaptedModel {
 
   private func score(batch requests: ArraySlice<ScoringRequest>) -> [[Score]] {
     // The last token of a continuation predicts nothing that is asked for.
-    let tree = PrefixTree(
-      requests.flatMap { request in
-        request.continuations.map { request.prompt + $0.dropLast() }
-      })
-    computeHiddenStates(tree.batch)
+    var sequences: [[Int32]] = []
+    let items = requests.map { request in
+      sequences += request.continuations.map { request.prompt + $0.dropLast() }
+      return sequences.count - request.continuations.count..<sequences.count
+    }
+    let paths = computeHiddenStates(sequences, items: items).paths
 
     // Which tokens are asked for at which row; rows in order, each once.
     struct Question {
@@ -76,7 +77,7 @@ extension AdaptedModel {
     for request in requests {
       for continuation in request.continuations {
         firstAnswer.append(answerCount)
-        let path = tree.paths[sequence]
+        let path = paths[sequence]
         for (offset, token) in continuation.enumerated() {
           questions.append(
             Question(

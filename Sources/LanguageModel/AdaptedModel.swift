@@ -15,11 +15,12 @@ package final class AdaptedModel {
 
   let base: ModelWeights
   let pool: ThreadPool
-  let trunkCache: TrunkCache?
   let decoder: LlamaDecoder
+  /// Whether the common beginnings of a batch's sequences are computed once. Changes only the time.
+  package var sharesPrefixes = true
   private let change: Change?
-  /// Layers below this one are those of the base model, the layers from it on are not.
-  private let trunkDepth: Int
+  /// The layers below the first that differs from the base model's.
+  private let trunk: FrozenTrunk
 
   /// Rows of activations computed at a time.
   static let rowsPerBatch = 768
@@ -31,9 +32,9 @@ package final class AdaptedModel {
     self.base = base
     self.change = change
     self.pool = pool
-    self.trunkCache = trunkCache
     var weights = base.base
     var lowRank: LlamaDecoder.LowRank?
+    let trunkDepth: Int
     switch change {
     case nil:
       trunkDepth = 0
@@ -44,6 +45,7 @@ package final class AdaptedModel {
       weights = UnsafePointer(values.base)
       trunkDepth = 0
     }
+    trunk = FrozenTrunk(depth: trunkDepth, weightsDigest: base.digest, cache: trunkCache)
     decoder = LlamaDecoder(
       configuration: base.configuration, weights: weights, lowRank: lowRank, pool: pool,
       headRows: headRows)
@@ -63,13 +65,18 @@ package final class AdaptedModel {
     self.init(base: base.weights, change: nil, pool: pool, trunkCache: trunkCache)
   }
 
-  /// Computes the final hidden states of `batch` to `decoder.workspace.normed`.
-  func computeHiddenStates(_ batch: TokenBatch) {
-    decoder.reserve(rows: batch.rowCount, positions: batch.longestPath)
+  /// Computes the final hidden states of `sequences` to `decoder.workspace.normed`, in the rows of
+  /// the tree that is returned.
+  ///
+  /// - Parameter items: ranges of sequences that occur together, for the trunk cache.
+  func computeHiddenStates(_ sequences: [[Int32]], items: [Range<Int>]) -> PrefixTree {
+    let tree = PrefixTree(sequences, sharing: sharesPrefixes)
+    decoder.reserve(rows: tree.batch.rowCount, positions: tree.batch.longestPath)
     decoder.forwardTrunk(
-      batch, to: trunkDepth, keeping: false, cache: trunkCache, weightsDigest: base.digest)
-    decoder.forward(batch, layers: trunkDepth..<base.configuration.layerCount)
-    decoder.finish(rows: batch.rowCount)
+      tree, of: sequences, items: items, sharing: sharesPrefixes, keeping: false, trunk: trunk)
+    decoder.forward(tree.batch, layers: trunk.depth..<base.configuration.layerCount)
+    decoder.finish(rows: tree.batch.rowCount)
+    return tree
   }
 
   /// Mean of the final hidden states over the tokens of each sequence: (hidden size) floats each.
@@ -87,8 +94,8 @@ package final class AdaptedModel {
     means.reserveCapacity(sequences.count)
     for range in batches(of: sequences.map(\.count)) {
       if shouldStop() { throw EvaluationError.cancelled }
-      let tree = PrefixTree(Array(sequences[range]))
-      computeHiddenStates(tree.batch)
+      let tree = computeHiddenStates(
+        Array(sequences[range]), items: (0..<range.count).map { $0..<$0 + 1 })
       for path in tree.paths {
         var mean = [Float](repeating: 0, count: width)
         for row in path {
@@ -109,10 +116,8 @@ package final class AdaptedModel {
   /// - Throws: `EvaluationError`.
   package func logits(_ sequences: [[Int32]], _ body: (Range<Int>, Matrix) -> Void) throws {
     for (index, sequence) in sequences.enumerated() { try check(sequence, index: index) }
-    var batch = TokenBatch()
-    for sequence in sequences { batch.append(sequence[...]) }
-    computeHiddenStates(batch)
-    decoder.logits(of: Array(0..<batch.rowCount)) { range, logits in
+    let tree = computeHiddenStates(sequences, items: sequences.indices.map { $0..<$0 + 1 })
+    decoder.logits(of: tree.paths.flatMap { $0 }) { range, logits in
       body(range, Matrix(logits.base, rows: logits.rows, columns: logits.columns))
     }
   }

@@ -15,8 +15,8 @@ package final class FineTuner {
   private let decoder: LlamaDecoder
   let trainable: TrainableParameters
   private let loraLayout: LoRALayout?
-  /// Layers below this one are frozen and carry no adapter.
-  private let trunkDepth: Int
+  /// The layers that carry no adapter.
+  private let trunk: FrozenTrunk
 
   /// Steps done so far.
   package private(set) var step = 0
@@ -25,9 +25,9 @@ package final class FineTuner {
   private var alignment: GroupAlignment
 
   // Memory of a step, reused.
-  private var batch = TokenBatch()
+  private var tree = PrefixTree()
   private var targets = PredictionTargets()
-  private var items: [(rows: Range<Int>, group: Group)] = []
+  private var items: [GroupAlignment.Item] = []
 
   /// - Parameters:
   ///   - headRows: positions whose logits are computed at a time; more of them take more memory and
@@ -45,6 +45,7 @@ package final class FineTuner {
     self.trunkCache = trunkCache
     alignment = GroupAlignment(weight: options.alignmentWeight)
     let lowRank: LlamaDecoder.LowRank?
+    let trunkDepth: Int
     switch options.adapter {
     case .lora(let lora):
       let layout = LoRALayout(lora, model: configuration)
@@ -58,6 +59,7 @@ package final class FineTuner {
       lowRank = nil
       trunkDepth = 0
     }
+    trunk = FrozenTrunk(depth: trunkDepth, weightsDigest: weights.digest, cache: trunkCache)
     decoder = LlamaDecoder(
       configuration: configuration,
       weights: loraLayout == nil ? UnsafePointer(trainable.values.base) : weights.base,
@@ -183,7 +185,7 @@ package final class FineTuner {
   }
 
   /// Indices of the sequences in the order of an epoch.
-  private func order(ofEpoch epoch: Int, count: Int) -> [Int] {
+  package func order(ofEpoch epoch: Int, count: Int) -> [Int] {
     var order = Array(0..<count)
     var stream = RandomStream(seed: options.seed, purpose: "order of epoch \(epoch)")
     stream.shuffle(&order)
@@ -217,14 +219,18 @@ package final class FineTuner {
     updatingRunningMeans: Bool, accumulating: Bool
   ) -> Double {
     pack(sequences)
+    let batch = tree.batch
     decoder.reserve(rows: batch.rowCount, positions: batch.longestPath)
     let sink = LlamaDecoder.GradientSink(
       kind: loraLayout == nil ? .full : .lowRank, base: trainable.gradients.base,
       accumulating: accumulating)
     decoder.forwardTrunk(
-      batch, to: trunkDepth, keeping: true, cache: trunkCache, weightsDigest: base.digest)
+      tree, of: sequences.lazy.map(\.tokens),
+      items: sequences.indices.map { index in
+        index - sequences.startIndex..<index - sequences.startIndex + 1
+      }, sharing: options.sharesPrefixes, keeping: true, trunk: trunk)
     decoder.forward(
-      batch, layers: trunkDepth..<base.configuration.layerCount, keeping: true)
+      batch, layers: trunk.depth..<base.configuration.layerCount, keeping: true)
     decoder.finish(rows: batch.rowCount)
     var loss =
       decoder.crossEntropy(
@@ -246,15 +252,20 @@ package final class FineTuner {
   }
 
   private func pack(_ sequences: ArraySlice<TrainingSequence>) {
-    batch.removeAll()
     targets.removeAll()
+    // Items refer to the tree's memory.
     items.removeAll(keepingCapacity: true)
-    for sequence in sequences {
-      let rows = batch.append(sequence.tokens[...])
+    tree.pack(sequences.lazy.map(\.tokens), sharing: options.sharesPrefixes)
+    for (index, sequence) in sequences.enumerated() {
+      let rows = tree.rows(of: index)
       items.append((rows, sequence.group))
-      for position in 1..<max(1, sequence.tokens.count) where sequence.supervised[position] {
-        targets.rows.append(rows.lowerBound + position - 1)
-        targets.tokens.append(sequence.tokens[position])
+      var position = 1
+      for row in rows.joined() where position < sequence.tokens.count {
+        if sequence.supervised[position] {
+          targets.rows.append(row)
+          targets.tokens.append(sequence.tokens[position])
+        }
+        position += 1
       }
     }
   }

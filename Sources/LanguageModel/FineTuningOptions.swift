@@ -57,13 +57,16 @@ package struct FineTuningOptions: Sendable, Hashable {
   /// In full fine-tuning, a token whose embedding gets no gradient from where the token is read, as
   /// with `padding_idx` in torch (transformers sets it to the model's pad token); nil for none.
   package var paddingToken: Int32?
+  /// Computes the common beginnings of a step's sequences once. Gradients of such rows are summed
+  /// before they go down rather than after, so that the last bits of a step differ.
+  package var sharesPrefixes: Bool
 
   package init(
     adapter: Adapter, epochs: Int, batchSize: Int, accumulationSteps: Int = 1,
     learningRate: Float, warmupFraction: Float = 0, weightDecay: Float = 0.01,
     gradientClip: Float? = 1, alignmentWeight: Float = 0, seed: UInt64, beta1: Double = 0.9,
     beta2: Double = 0.999, epsilon: Double = 1e-8, recomputesActivations: Bool = false,
-    paddingToken: Int32? = nil
+    paddingToken: Int32? = nil, sharesPrefixes: Bool = true
   ) {
     self.adapter = adapter
     self.epochs = epochs
@@ -80,6 +83,7 @@ package struct FineTuningOptions: Sendable, Hashable {
     self.epsilon = epsilon
     self.recomputesActivations = recomputesActivations
     self.paddingToken = paddingToken
+    self.sharesPrefixes = sharesPrefixes
   }
 
   /// - Throws: `FineTuningError.invalidOption` for the first option that makes no sense for

@@ -17,12 +17,15 @@ struct GroupAlignment: Sendable, Hashable {
 
   init(weight: Float) { self.weight = weight }
 
+  /// An item of a batch: its rows, which it may share with others, and its group.
+  typealias Item = (rows: ArraySlice<Range<Int>>, group: Group)
+
   /// Value of the term for the items of a batch, whose final hidden states are `hidden`
   /// (rows, width); adds its gradient times `gradientScale` to `gradient` (rows, width), if given.
   ///
   /// With `updating`, the running means take in the batch afterwards.
   mutating func apply(
-    items: [(rows: Range<Int>, group: Group)], hidden: UnsafePointer<Float>, width: Int,
+    items: [Item], hidden: UnsafePointer<Float>, width: Int,
     gradient: UnsafeMutablePointer<Float>?, gradientScale: Float = 1, updating: Bool = true
   ) -> Double {
     let original = Part(items, .original, running: originalMean, hidden: hidden, width: width)
@@ -37,9 +40,9 @@ struct GroupAlignment: Sendable, Hashable {
     if let gradient {
       for (part, sign) in [(original, Float(1)), (augmented, Float(-1))] {
         for rows in part.items {
-          let factor =
-            sign * 2 * weight * gradientScale / (part.denominator * Float(rows.count))
-          for row in rows {
+          let count = rows.reduce(0) { $0 + $1.count }
+          let factor = sign * 2 * weight * gradientScale / (part.denominator * Float(count))
+          for row in rows.joined() {
             let to = gradient + row * width
             for column in 0..<width { to[column] += factor * difference[column] }
           }
@@ -51,13 +54,13 @@ struct GroupAlignment: Sendable, Hashable {
 
   /// One group's share in a batch.
   private struct Part {
-    let items: [Range<Int>]
+    let items: [ArraySlice<Range<Int>>]
     /// Mean of φ over `items`; nil if there are none.
     let batchMean: [Float]?
     let running: [Float]?
 
     init(
-      _ all: [(rows: Range<Int>, group: Group)], _ group: Group, running: [Float]?,
+      _ all: [Item], _ group: Group, running: [Float]?,
       hidden: UnsafePointer<Float>, width: Int
     ) {
       items = all.filter { $0.group == group }.map(\.rows)
@@ -68,8 +71,9 @@ struct GroupAlignment: Sendable, Hashable {
       }
       var mean = [Float](repeating: 0, count: width)
       for rows in items {
-        let share = 1 / (Float(items.count) * Float(rows.count))
-        for row in rows {
+        let count = rows.reduce(0) { $0 + $1.count }
+        let share = 1 / (Float(items.count) * Float(count))
+        for row in rows.joined() {
           for column in 0..<width { mean[column] += share * hidden[row * width + column] }
         }
       }

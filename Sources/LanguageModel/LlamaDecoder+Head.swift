@@ -2,7 +2,7 @@ import TransformerKernels
 
 /// Rows whose next token is scored.
 struct PredictionTargets {
-  /// Row of the batch that predicts, each at most once.
+  /// Row of the batch that predicts; sequences that share it may go on differently.
   var rows: [Int] = []
   /// The token that follows it.
   var tokens: [Int32] = []
@@ -70,8 +70,9 @@ extension LlamaDecoder {
             gradient, headWeights,
             into: MutableMatrix(workspace.headInputGradient, rows: range.count, columns: hidden))
           for (position, row) in targets.rows[range].enumerated() {
-            (workspace.hiddenGradient + row * hidden).update(
-              from: workspace.headInputGradient + position * hidden, count: hidden)
+            let to = workspace.hiddenGradient + row * hidden
+            let from = workspace.headInputGradient + position * hidden
+            for column in 0..<hidden { to[column] += from[column] }
           }
           if let sink, sink.kind == .full {
             pool.multiply(

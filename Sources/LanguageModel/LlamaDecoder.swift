@@ -308,8 +308,8 @@ final class LlamaDecoder {
       output, dx, input: own.attention, rows: rows, lowRank: own.lowRank.output, into: sink)
     guard needsInput || groups?.queryKeyValue != nil else { return }
     pool.attentionBackward(
-      own.queryKeyValue, heads: heads, segments: batch.segments, dout: workspace.wideGradient,
-      into: workspace.queryKeyValueGradient)
+      own.queryKeyValue, heads: heads, segments: batch.segments, contexts: batch.contexts,
+      dout: workspace.wideGradient, into: workspace.queryKeyValueGradient)
     rotate(workspace.queryKeyValueGradient, positions: batch.positions, inverse: true)
     let queryKeyValue = Projection(
       self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue)

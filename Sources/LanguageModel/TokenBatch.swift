@@ -56,7 +56,9 @@ struct TokenBatch {
 
   /// Adds tokens that follow the rows of `context`, and returns their rows.
   @discardableResult
-  mutating func append(_ added: ArraySlice<Int32>, after context: [Range<Int>] = []) -> Range<Int> {
+  mutating func append(
+    _ added: ArraySlice<Int32>, after context: some Collection<Range<Int>> = EmptyCollection()
+  ) -> Range<Int> {
     let rows = tokens.count..<tokens.count + added.count
     let contextCount = context.reduce(0) { $0 + $1.count }
     tokens.append(contentsOf: added)
@@ -76,37 +78,74 @@ struct TokenBatch {
 /// nothing else, it serves every sequence that begins so.
 struct PrefixTree {
   private(set) var batch = TokenBatch()
+  /// The rows of all sequences, sequence by sequence.
+  private var ranges: [Range<Int>] = []
+  /// For each sequence, where its rows stand in `ranges`.
+  private var bounds: [Range<Int>] = []
+  private var order: [Int] = []
+
+  init() {}
+
+  init(_ sequences: [[Int32]], sharing: Bool = true) { pack(sequences, sharing: sharing) }
+
+  /// The rows of the tokens of a sequence, in their order.
+  func rows(of sequence: Int) -> ArraySlice<Range<Int>> { ranges[bounds[sequence]] }
+
   /// For each sequence, the row of each of its tokens.
-  private(set) var paths: [[Int]]
+  var paths: [[Int]] { bounds.map { ranges[$0].flatMap { Array($0) } } }
 
-  init(_ sequences: [[Int32]]) {
-    paths = sequences.map { _ in [] }
-    let order = sequences.indices.sorted {
-      sequences[$0].lexicographicallyPrecedes(sequences[$1])
-        || (sequences[$0] == sequences[$1] && $0 < $1)
+  /// Replaces the contents by `sequences`, in memory that is used again.
+  ///
+  /// - Parameter sharing: without it every sequence has rows of its own, in the given order.
+  mutating func pack<Sequences: RandomAccessCollection>(_ sequences: Sequences, sharing: Bool)
+  where Sequences.Element == [Int32], Sequences.Index == Int {
+    batch.removeAll()
+    ranges.removeAll(keepingCapacity: true)
+    bounds.removeAll(keepingCapacity: true)
+    order.removeAll(keepingCapacity: true)
+    for index in 0..<sequences.count {
+      order.append(index)
+      bounds.append(0..<0)
     }
-    add(order[...], of: sequences, depth: 0, context: [])
-  }
-
-  /// Adds what follows token `depth` of sequences that agree up to there. `order` is sorted.
-  private mutating func add(
-    _ order: ArraySlice<Int>, of sequences: [[Int32]], depth: Int, context: [Range<Int>]
-  ) {
-    // Sequences that end here come first.
-    var rest = order.drop { sequences[$0].count == depth }
-    while let first = rest.first {
-      let token = sequences[first][depth]
-      let branch = rest.prefix { sequences[$0][depth] == token }
-      rest = rest.dropFirst(branch.count)
-      // In sorted order, the first and last of a branch share what all of it shares.
-      let last = sequences[branch[branch.endIndex - 1]]
-      var end = depth + 1
-      while end < min(sequences[first].count, last.count), sequences[first][end] == last[end] {
-        end += 1
+    func tokens(_ index: Int) -> [Int32] { sequences[sequences.startIndex + index] }
+    guard sharing else {
+      for index in order {
+        bounds[index] = ranges.count..<ranges.count + 1
+        ranges.append(batch.append(tokens(index)[...]))
       }
-      let rows = batch.append(sequences[first][depth..<end], after: context)
-      for index in branch { paths[index].append(contentsOf: rows) }
-      add(branch, of: sequences, depth: end, context: context + [rows])
+      return
+    }
+    order.sort {
+      tokens($0).lexicographicallyPrecedes(tokens($1))
+        || ($0 < $1 && tokens($0) == tokens($1))
+    }
+    // In this order a sequence shares most with the one before it.
+    var previous: Int?
+    for index in order {
+      let own = tokens(index)
+      let start = ranges.count
+      var shared = 0
+      if let previous {
+        let other = tokens(previous)
+        let most = min(own.count, other.count)
+        while shared < most, own[shared] == other[shared] { shared += 1 }
+        var left = shared
+        for position in bounds[previous] where left > 0 {
+          let range = ranges[position].prefix(left)
+          ranges.append(range)
+          left -= range.count
+        }
+      }
+      if shared < own.count {
+        let rows = batch.append(own[shared...], after: ranges[start...])
+        if let last = ranges.last, ranges.count > start, last.upperBound == rows.lowerBound {
+          ranges[ranges.count - 1] = last.lowerBound..<rows.upperBound
+        } else {
+          ranges.append(rows)
+        }
+      }
+      bounds[index] = start..<ranges.count
+      previous = index
     }
   }
 }

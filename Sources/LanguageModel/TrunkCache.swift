@@ -1,28 +1,70 @@
+import Crypto
 import Synchronization
 import TransformerKernels
 
-/// Outputs of frozen layers, so that a sequence of tokens passes through them once per process.
+/// Names the outputs of the frozen layers for some tokens: a SHA-256 over all that they depend on.
+struct TrunkKey: Hashable, Sendable {
+  /// The digest's bytes, eight to a word, little-endian.
+  let words: SIMD4<UInt64>
+
+  init(words: SIMD4<UInt64>) { self.words = words }
+
+  init(_ digest: SHA256.Digest) {
+    words = digest.withUnsafeBytes { $0.loadUnaligned(as: SIMD4<UInt64>.self) }
+  }
+}
+
+/// The layers below the first trained one: always the same, so that what they compute can be kept.
+struct FrozenTrunk {
+  /// Number of frozen layers.
+  let depth: Int
+  /// Nil computes everything each time.
+  let cache: TrunkCache?
+  /// Of weights, depth and arithmetic.
+  private let prefix: SHA256
+
+  init(depth: Int, weightsDigest: String, cache: TrunkCache?) {
+    self.depth = depth
+    self.cache = depth > 0 ? cache : nil
+    var prefix = SHA256()
+    for part in ["biassweep-trunk-1", weightsDigest, "\(depth)", MultiplicationBackend.arithmetic] {
+      prefix.update(data: Array(part.utf8) + [0])
+    }
+    self.prefix = prefix
+  }
+
+  /// The key of an item's rows: those of its sequences, one after the other, and each shared row
+  /// once if `sharing`.
+  func key(of sequences: some Collection<[Int32]>, sharing: Bool) -> TrunkKey {
+    var hash = prefix
+    if sequences.count > 1 && !sharing { hash.update(data: [0]) }
+    for sequence in sequences {
+      withUnsafeBytes(of: UInt32(sequence.count).littleEndian) { hash.update(bufferPointer: $0) }
+      sequence.withUnsafeBytes { hash.update(bufferPointer: $0) }
+    }
+    return TrunkKey(hash.finalize())
+  }
+}
+
+/// Outputs of frozen layers, so that an item of data passes through them once: in this process, and
+/// with a `TrunkStore` once on this machine.
 ///
 /// With an adapter on layers k..<L only, the output of layers 0..<k for given tokens is always the
 /// same, to the last bit (see `LlamaDecoder`). It serves every epoch, every fine-tune and every
-/// evaluation. Entries are found by content: the digest of the weights, the layer, and the tokens.
-/// The least recently used ones go when the memory limit is reached.
+/// evaluation. Entries are found by content (`TrunkKey`). The least recently used ones leave the
+/// memory when its limit is reached; the store has a limit of its own.
 package final class TrunkCache: Sendable {
-  /// What an entry holds: the stream that enters `layer`, for the tokens from `firstToken` on, which
-  /// follow the tokens before it.
-  struct Key: Hashable, Sendable {
-    let weightsDigest: String
-    let layer: Int
-    let tokens: [Int32]
-    let firstToken: Int
-  }
-
   /// Numbers since the start of the process.
   package struct Statistics: Sendable, Hashable {
+    /// Entries found in memory.
     package var hits = 0
+    /// Entries read from the store.
+    package var storeHits = 0
+    /// Entries that had to be computed.
     package var misses = 0
+    /// Entries that left the memory.
     package var evictions = 0
-    /// Bytes held now.
+    /// Bytes in memory now.
     package var bytes = 0
   }
 
@@ -32,47 +74,72 @@ package final class TrunkCache: Sendable {
   }
 
   private struct State {
-    var entries: [Key: Entry] = [:]
+    var entries: [TrunkKey: Entry] = [:]
     var clock = 0
     var statistics = Statistics()
   }
 
-  /// Most bytes held.
+  /// Most bytes in memory.
   package let byteLimit: Int
+  /// What lies below the memory, shared by the processes of a machine.
+  package let store: TrunkStore?
   private let state = Mutex(State())
 
-  /// - Parameter byteLimit: most bytes to hold; 0 turns the cache off.
-  package init(byteLimit: Int) { self.byteLimit = byteLimit }
+  /// - Parameter byteLimit: most bytes to hold in memory; 0 for none.
+  package init(byteLimit: Int, store: TrunkStore? = nil) {
+    self.byteLimit = byteLimit
+    self.store = store
+  }
 
   package var statistics: Statistics { state.withLock { $0.statistics } }
 
-  /// Copies the entry of `key`, (rows, width) floats, to `destination`; false if there is none.
-  func read(_ key: Key, into destination: UnsafeMutablePointer<Float>) -> Bool {
-    let rows = state.withLock { state -> FloatBuffer? in
-      state.clock += 1
-      state.entries[key]?.lastUse = state.clock
-      let found = state.entries[key]?.rows
-      if found == nil { state.statistics.misses += 1 } else { state.statistics.hits += 1 }
-      return found
+  /// The entries of `keys`, nil where there is none of the given number of floats.
+  func find(_ keys: [TrunkKey], counts: [Int]) -> [FloatBuffer?] {
+    var found = state.withLock { state in
+      zip(keys, counts).map { key, count -> FloatBuffer? in
+        state.clock += 1
+        guard let rows = state.entries[key]?.rows, rows.count == count else { return nil }
+        state.entries[key]?.lastUse = state.clock
+        state.statistics.hits += 1
+        return rows
+      }
     }
-    guard let rows else { return false }
-    destination.update(from: rows.base, count: rows.count)
-    return true
+    let absent = found.indices.filter { found[$0] == nil }
+    guard !absent.isEmpty else { return found }
+    if let store {
+      let read = store.read(absent.map { (keys[$0], counts[$0]) })
+      for (index, rows) in zip(absent, read) { found[index] = rows }
+    }
+    state.withLock { state in
+      for index in absent {
+        if let rows = found[index] {
+          state.statistics.storeHits += 1
+          insert(keys[index], rows, into: &state)
+        } else {
+          state.statistics.misses += 1
+        }
+      }
+    }
+    return found
   }
 
-  /// Stores a copy of `count` floats, unless that alone exceeds the limit.
-  func store(_ key: Key, _ source: UnsafePointer<Float>, count: Int) {
-    let bytes = count * MemoryLayout<Float>.stride
-    guard bytes <= byteLimit else { return }
-    let rows = FloatBuffer(copying: source, count: count)
+  /// Keeps new entries, in memory and in the store.
+  func insert(_ entries: [(key: TrunkKey, rows: FloatBuffer)]) {
     state.withLock { state in
-      state.clock += 1
-      if let old = state.entries.updateValue(Entry(rows: rows, lastUse: state.clock), forKey: key) {
-        state.statistics.bytes -= old.rows.count * MemoryLayout<Float>.stride
-      }
-      state.statistics.bytes += bytes
-      if state.statistics.bytes > byteLimit { evict(from: &state) }
+      for entry in entries { insert(entry.key, entry.rows, into: &state) }
     }
+    store?.append(entries)
+  }
+
+  private func insert(_ key: TrunkKey, _ rows: FloatBuffer, into state: inout State) {
+    let bytes = rows.count * MemoryLayout<Float>.stride
+    guard bytes <= byteLimit else { return }
+    state.clock += 1
+    if let old = state.entries.updateValue(Entry(rows: rows, lastUse: state.clock), forKey: key) {
+      state.statistics.bytes -= old.rows.count * MemoryLayout<Float>.stride
+    }
+    state.statistics.bytes += bytes
+    if state.statistics.bytes > byteLimit { evict(from: &state) }
   }
 
   /// Removes the entries not used for longest, down to seven eighths of the limit: a pass over all
@@ -88,82 +155,69 @@ package final class TrunkCache: Sendable {
 }
 
 extension LlamaDecoder {
-  /// Computes layers 0..<`layer` for `batch` and leaves the result in the stream that enters
-  /// `layer`, taking from `cache` what it has and storing the rest there.
-  func forwardTrunk(
-    _ batch: TokenBatch, to layer: Int, keeping: Bool, cache: TrunkCache?, weightsDigest: String
-  ) {
-    let width = configuration.hiddenSize
-    let destination = stream(at: layer, keeping: keeping)
-    guard let cache, cache.byteLimit > 0, layer > 0 else {
-      embed(batch.tokens, keeping: keeping)
-      forward(batch, layers: 0..<layer, keeping: keeping)
+  /// Computes the frozen layers for the rows of `tree` and leaves the result in the stream that
+  /// enters the first trained layer, taking from the trunk's cache what it has and storing the rest
+  /// there.
+  ///
+  /// - Parameters:
+  ///   - sequences: those that `tree` was packed from, with this `sharing`.
+  ///   - items: ranges of sequences whose rows are kept together.
+  func forwardTrunk<Sequences: RandomAccessCollection>(
+    _ tree: PrefixTree, of sequences: Sequences, items: [Range<Int>], sharing: Bool, keeping: Bool,
+    trunk: FrozenTrunk
+  ) where Sequences.Element == [Int32], Sequences.Index == Int {
+    guard let cache = trunk.cache else {
+      embed(tree.batch.tokens, keeping: keeping)
+      forward(tree.batch, layers: 0..<trunk.depth, keeping: keeping)
       return
     }
-    let keys = batch.segments.map { segment in
-      TrunkCache.Key(
-        weightsDigest: weightsDigest, layer: layer, tokens: batch.path(of: segment),
-        firstToken: segment.contextCount)
+    let width = configuration.hiddenSize
+    func tokens(_ item: Range<Int>) -> Sequences.SubSequence {
+      sequences[sequences.startIndex + item.lowerBound..<sequences.startIndex + item.upperBound]
     }
-    var missing = keys.map { _ in false }
-    for (index, segment) in batch.segments.enumerated() {
-      missing[index] = !cache.read(keys[index], into: destination + segment.rows.lowerBound * width)
-    }
-    guard missing.contains(true) else { return }
+    let rows = items.map { tree.rows(ofItem: $0) }
+    let keys = items.map { trunk.key(of: tokens($0), sharing: sharing) }
+    var found = cache.find(keys, counts: rows.map { $0.count * width })
 
-    // The trunk of what is missing, and of what comes before it in its sequences, in a batch of its
-    // own. Its stream may lie in the same memory, so what was read is set aside by reading it again.
-    let part = batch.part(containing: missing)
-    embed(part.batch.tokens)
-    forward(part.batch, layers: 0..<layer)
-    let computed = FloatBuffer(
-      copying: stream(at: layer, keeping: false), count: part.batch.rowCount * width)
-    for (index, rows) in part.rows.enumerated() {
-      let segment = batch.segments[index]
-      let to = destination + segment.rows.lowerBound * width
-      if let rows {
-        let from = computed.base + rows.lowerBound * width
-        to.update(from: from, count: rows.count * width)
-        if missing[index] { cache.store(keys[index], from, count: rows.count * width) }
-      } else if !cache.read(keys[index], into: to) {
-        // Evicted in between: nothing is lost but time.
-        embed(batch.tokens, keeping: keeping)
-        forward(batch, layers: 0..<layer, keeping: keeping)
-        return
+    let missing = items.indices.filter { found[$0] == nil }
+    if !missing.isEmpty {
+      // A batch of its own, whose stream may lie in the memory of the destination.
+      var part: [[Int32]] = []
+      let partItems = missing.map { index in
+        part.append(contentsOf: tokens(items[index]))
+        return part.count - items[index].count..<part.count
+      }
+      let partTree = PrefixTree(part, sharing: sharing)
+      embed(partTree.batch.tokens)
+      forward(partTree.batch, layers: 0..<trunk.depth)
+      let computed = stream(at: trunk.depth, keeping: false)
+      var entries: [(key: TrunkKey, rows: FloatBuffer)] = []
+      for (index, item) in zip(missing, partItems) {
+        let buffer = FloatBuffer(count: rows[index].count * width)
+        for (position, row) in partTree.rows(ofItem: item).enumerated() {
+          (buffer.base + position * width).update(from: computed + row * width, count: width)
+        }
+        found[index] = buffer
+        entries.append((keys[index], buffer))
+      }
+      cache.insert(entries)
+    }
+
+    let destination = stream(at: trunk.depth, keeping: keeping)
+    for (buffer, rows) in zip(found, rows) {
+      guard let buffer else { preconditionFailure("an item was neither found nor computed") }
+      for (position, row) in rows.enumerated() {
+        (destination + row * width).update(from: buffer.base + position * width, count: width)
       }
     }
   }
 }
 
-extension TokenBatch {
-  /// Tokens of the context of `segment`, then its own.
-  fileprivate func path(of segment: AttentionSegment) -> [Int32] {
-    var path: [Int32] = []
-    path.reserveCapacity(segment.keyCount)
-    for range in contexts[segment.context] { path.append(contentsOf: tokens[range]) }
-    path.append(contentsOf: tokens[segment.rows])
-    return path
-  }
-
-  /// The `wanted` segments and all their contexts as a batch, and for each segment of this batch its
-  /// rows there, nil if it is not part.
-  fileprivate func part(containing wanted: [Bool]) -> (batch: TokenBatch, rows: [Range<Int>?]) {
-    var needed = wanted
-    var segmentAtRow: [Int: Int] = [:]
-    for (index, segment) in segments.enumerated() { segmentAtRow[segment.rows.lowerBound] = index }
-    func contextSegments(of segment: AttentionSegment) -> [Int] {
-      // A context is always made of whole segments.
-      contexts[segment.context].compactMap { segmentAtRow[$0.lowerBound] }
-    }
-    for index in segments.indices where wanted[index] {
-      for context in contextSegments(of: segments[index]) { needed[context] = true }
-    }
-    var part = TokenBatch()
-    var rows: [Range<Int>?] = segments.map { _ in nil }
-    for (index, segment) in segments.enumerated() where needed[index] {
-      let context = contextSegments(of: segment).compactMap { rows[$0] }
-      rows[index] = part.append(tokens[segment.rows], after: context)
-    }
-    return (part, rows)
+extension PrefixTree {
+  /// The rows of an item's sequences, one sequence after the other, each row once.
+  fileprivate func rows(ofItem sequences: Range<Int>) -> [Int] {
+    if sequences.count == 1 { return rows(of: sequences.lowerBound).flatMap { Array($0) } }
+    var seen: Set<Int> = []
+    return sequences.flatMap { rows(of: $0).joined().filter { seen.insert($0).inserted } }
   }
 }

@@ -69,20 +69,30 @@ extension ThreadPool {
     }
   }
 
-  /// Gradient of `attention` for segments without context: writes `gradient`
-  /// (rows, heads.rowWidth), given `dout` (rows, heads.outputWidth).
+  /// Gradient of `attention`: writes `gradient` (rows, heads.rowWidth), given `dout`
+  /// (rows, heads.outputWidth). Keys and values of a context row collect what all segments that
+  /// refer to it send, in the order of the segments.
   package func attentionBackward(
     _ queryKeyValue: UnsafePointer<Float>, heads: AttentionHeads, segments: [AttentionSegment],
-    dout: UnsafePointer<Float>, into gradient: UnsafeMutablePointer<Float>
+    contexts: [Range<Int>] = [], dout: UnsafePointer<Float>,
+    into gradient: UnsafeMutablePointer<Float>
   ) {
-    precondition(
-      segments.allSatisfy { $0.contextCount == 0 }, "segments with context have no backward pass")
-    reserveScratch(tk_attention_scratch(segments.lazy.map(\.keyCount).max() ?? 0))
+    let longest = segments.lazy.map(\.keyCount).max() ?? 0
+    let sharesRows = !contexts.isEmpty
+    reserveScratch(
+      tk_attention_scratch(longest) + (sharesRows ? 4 * longest * heads.width : 0))
     segments.withUnsafeBufferPointer { segments in
-      run(
-        AttentionBackwardWork(
-          heads: heads, segments: segments, input: queryKeyValue, dout: dout, gradient: gradient),
-        count: segments.count * heads.keyValueCount)
+      contexts.withUnsafeBufferPointer { contexts in
+        let work = AttentionBackwardWork(
+          heads: heads, segments: segments, contexts: contexts, input: queryKeyValue, dout: dout,
+          gradient: gradient)
+        if sharesRows {
+          // Segments of one head add to the same rows, one after the other.
+          run(SharedAttentionBackwardWork(work: work), count: heads.keyValueCount)
+        } else {
+          run(work, count: segments.count * heads.keyValueCount)
+        }
+      }
     }
   }
 
@@ -198,30 +208,96 @@ private struct AttentionWork: ParallelWork {
 private struct AttentionBackwardWork: ParallelWork {
   let heads: AttentionHeads
   let segments: UnsafeBufferPointer<AttentionSegment>
+  let contexts: UnsafeBufferPointer<Range<Int>>
   let input: UnsafePointer<Float>
   let dout: UnsafePointer<Float>
   let gradient: UnsafeMutablePointer<Float>
 
   func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
-    let rows = segments[index / heads.keyValueCount].rows
+    let segment = segments[index / heads.keyValueCount]
     let head = index % heads.keyValueCount
+    clear(segment.rows, head: head)
+    backward(segment, head: head, scratch: scratch)
+  }
+
+  /// Sets the gradients of keys and values of `rows` to zero.
+  func clear(_ rows: Range<Int>, head: Int) {
+    for row in rows {
+      let to = gradient + row * heads.rowWidth
+      (to + heads.keyOffset(head)).update(repeating: 0, count: heads.width)
+      (to + heads.valueOffset(head)).update(repeating: 0, count: heads.width)
+    }
+  }
+
+  /// Writes the gradients of the segment's queries and adds those of all keys and values it sees.
+  func backward(_ segment: AttentionSegment, head: Int, scratch: UnsafeMutablePointer<Float>) {
     let width = heads.width
     let stride = heads.rowWidth
-    let first = input + rows.lowerBound * stride
-    let firstGradient = gradient + rows.lowerBound * stride
-    let dkeys = firstGradient + heads.keyOffset(head)
-    let dvalues = firstGradient + heads.valueOffset(head)
-    for row in 0..<rows.count {
-      (dkeys + row * stride).update(repeating: 0, count: width)
-      (dvalues + row * stride).update(repeating: 0, count: width)
+    let first = input + segment.rows.lowerBound * stride
+    let firstGradient = gradient + segment.rows.lowerBound * stride
+    var keys = first + heads.keyOffset(head)
+    var values = first + heads.valueOffset(head)
+    var keyGradients = firstGradient + heads.keyOffset(head)
+    var valueGradients = firstGradient + heads.valueOffset(head)
+    var distance = stride
+    let hasContext = segment.contextCount > 0
+    if hasContext {
+      // Keys and values of the whole path side by side, then their gradients.
+      let gathered = scratch + tk_attention_scratch(segment.keyCount)
+      let size = segment.keyCount * width
+      forEachKey(of: segment) { position, row in
+        let from = input + row * stride
+        (gathered + position * width).update(from: from + heads.keyOffset(head), count: width)
+        (gathered + size + position * width).update(
+          from: from + heads.valueOffset(head), count: width)
+      }
+      keys = UnsafePointer(gathered)
+      values = UnsafePointer(gathered + size)
+      keyGradients = gathered + 2 * size
+      valueGradients = gathered + 3 * size
+      keyGradients.update(repeating: 0, count: 2 * size)
+      distance = width
     }
     for query in head * heads.group..<(head + 1) * heads.group {
       tk_attention_backward(
-        rows.count, width, heads.factor, first + query * width, first + heads.keyOffset(head),
-        first + heads.valueOffset(head), stride,
-        dout + rows.lowerBound * heads.outputWidth + query * width, heads.outputWidth,
-        firstGradient + query * width, dkeys, dvalues, stride, scratch)
+        segment.rows.count, segment.contextCount, width, heads.factor, first + query * width,
+        stride, keys, values, distance,
+        dout + segment.rows.lowerBound * heads.outputWidth + query * width, heads.outputWidth,
+        firstGradient + query * width, stride, keyGradients, valueGradients, distance, scratch)
     }
+    guard hasContext else { return }
+    forEachKey(of: segment) { position, row in
+      let to = gradient + row * stride
+      for column in 0..<width {
+        to[heads.keyOffset(head) + column] += keyGradients[position * width + column]
+        to[heads.valueOffset(head) + column] += valueGradients[position * width + column]
+      }
+    }
+  }
+
+  @inline(__always)
+  private func forEachKey(of segment: AttentionSegment, _ body: (Int, Int) -> Void) {
+    var position = 0
+    for range in segment.context {
+      for row in contexts[range] {
+        body(position, row)
+        position += 1
+      }
+    }
+    for row in segment.rows {
+      body(position, row)
+      position += 1
+    }
+  }
+}
+
+/// As `AttentionBackwardWork`, all segments of a head one after the other.
+private struct SharedAttentionBackwardWork: ParallelWork {
+  let work: AttentionBackwardWork
+
+  func run(_ head: Int, scratch: UnsafeMutablePointer<Float>) {
+    for segment in work.segments { work.clear(segment.rows, head: head) }
+    for segment in work.segments { work.backward(segment, head: head, scratch: scratch) }
   }
 }
 

@@ -13,6 +13,8 @@ struct PlanCommand: AsyncParsableCommand {
 
   @OptionGroup var selection: SweepSelection
 
+  @OptionGroup var trunk: TrunkOptions
+
   @Flag(help: "Print one JSON object.")
   var json = false
 
@@ -23,6 +25,8 @@ struct PlanCommand: AsyncParsableCommand {
     let generationShards: Int
     let shards: Int
     let estimatedSeconds: Double
+    let trunkBytes: Int
+    let trunkBytesMax: Int
 
     enum CodingKeys: String, CodingKey {
       case trialsDeclared = "trials_declared"
@@ -31,6 +35,8 @@ struct PlanCommand: AsyncParsableCommand {
       case generationShards = "generation_shards"
       case shards
       case estimatedSeconds = "estimated_seconds"
+      case trunkBytes = "trunk_bytes"
+      case trunkBytesMax = "trunk_bytes_max"
     }
   }
 
@@ -38,13 +44,14 @@ struct PlanCommand: AsyncParsableCommand {
     let definition = try selection.definition()
     let plan = definition.plan
     let estimate = try PlanEstimate(
-      plan: plan, spec: definition.spec, tasks: definition.tasks)
+      plan: plan, spec: definition.spec, tasks: definition.tasks, trunkLimit: trunk.byteLimit)
     if json {
       try Console.output(
         json: Output(
           trialsDeclared: plan.grid.points.count, trialsDistinct: plan.grid.trials.count,
           fineTunes: plan.fineTuneCount, generationShards: plan.augmentationCount,
-          shards: plan.shards.count, estimatedSeconds: estimate.seconds))
+          shards: plan.shards.count, estimatedSeconds: estimate.seconds,
+          trunkBytes: estimate.trunkBytes, trunkBytesMax: estimate.trunkLimit))
       return
     }
     Console.output(
@@ -56,6 +63,8 @@ struct PlanCommand: AsyncParsableCommand {
       fine-tunes       \(plan.fineTuneCount)  (one serves all tasks of its domain)
       generation       \(plan.augmentationCount)  (sets of augmented data)
       shards           \(plan.shards.count)
+      trunk cache      \(ByteSize(bytes: estimate.trunkBytes)) of frozen layers' outputs, room for \
+      \(ByteSize(bytes: estimate.trunkLimit))
       estimated time   \(Seconds(estimate.seconds)) on this machine (\(estimate.basis))
       """)
   }

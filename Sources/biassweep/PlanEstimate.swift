@@ -9,13 +9,20 @@ import TransformerKernels
 struct PlanEstimate {
   let seconds: Double
   let basis: String
+  /// Bytes of all outputs of frozen layers that the sweep uses; 0 where every layer is trained.
+  let trunkBytes: Int
+  /// Most bytes of them that are kept, on disk or in memory.
+  let trunkLimit: Int
 
   /// Share of a training or evaluation step's time that is multiplication.
   private static let multiplicationShare = 0.75
   /// Generation works on few rows at a time and is bound by memory, not by multiplication.
   private static let generationSlowdown = 2.5
 
-  init(plan: ShardPlan, spec: SweepSpec, tasks: [DownstreamTask]) throws {
+  /// - Parameter trunkLimit: disk space for outputs of frozen layers.
+  init(
+    plan: ShardPlan, spec: SweepSpec, tasks: [DownstreamTask], trunkLimit: Int
+  ) throws {
     let configuration = try Self.configuration(spec.model)
     let threads = ProcessInfo.processInfo.activeProcessorCount
     let flops = Self.measureFLOPS(threads: threads)
@@ -23,19 +30,28 @@ struct PlanEstimate {
     let layers = Double(configuration.layerCount)
     let trained = Double(min(spec.training.topLayers ?? .max, configuration.layerCount))
     let trunk = layers - trained
+    let trunkTokens = CostEstimate.trunkTokens(plan, spec: spec, tasks: tasks)
+    trunkBytes =
+      trunk > 0 ? trunkTokens * configuration.hiddenSize * MemoryLayout<Float>.stride : 0
+    self.trunkLimit = max(trunkLimit, ShardRunner.trunkCacheBytes)
+    // Passes over everything in turn find nothing in a cache that does not hold it all.
+    let keepsTrunk = MultiplicationBackend.selected == .own && trunkBytes <= self.trunkLimit
 
-    var work = 0.0
-    var evaluatedDomains: Set<Domain> = []
+    // Once on this machine.
+    var work = keepsTrunk ? Double(trunkTokens) * trunk * perLayer : 0
     for shard in plan.shards {
       let cost = CostEstimate(shard, spec: spec, tasks: tasks)
       work += Double(cost.generated) * layers * perLayer * Self.generationSlowdown
-      guard case .fineTune(let key, _) = shard.work else { continue }
-      // Forward and backward through the trained layers in each epoch. The frozen ones below run
-      // once for what no earlier shard had: half of the items, and a domain's test items.
-      let items = Double(cost.trained) / Double(spec.training.epochs)
-      work += Double(cost.trained) * trained * perLayer * 2 + items * trunk * perLayer / 2
-      let first = evaluatedDomains.insert(key.domain).inserted
-      work += Double(cost.evaluated) * (first ? layers : trained) * perLayer
+      guard case .fineTune(_, let trials) = shard.work else { continue }
+      // Forward and backward through the trained layers in each epoch.
+      work += Double(cost.trained) * trained * perLayer * 2
+      let written = trials.filter { $0.task.id == "story" }
+        .reduce(0) { $0 + CostEstimate.evaluatedTokens($1.task, spec: spec) }
+      work += Double(written) * layers * perLayer * Self.generationSlowdown
+      work += Double(cost.evaluated - written) * trained * perLayer
+      if !keepsTrunk {
+        work += Double(cost.trained + cost.evaluated - written) * trunk * perLayer
+      }
     }
     seconds = work / (flops * Self.multiplicationShare)
     basis =

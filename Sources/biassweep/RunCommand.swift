@@ -30,6 +30,8 @@ struct RunCommand: AsyncParsableCommand {
   @Option(help: "Threads of each worker. Default: the processors divided by the workers.")
   var threads: Int?
 
+  @OptionGroup var trunk: TrunkOptions
+
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
 
@@ -80,12 +82,13 @@ struct RunCommand: AsyncParsableCommand {
       display.show(await coordinator.summary())
     }
 
-    let workers = self.workers
+    let (workers, trunk) = (self.workers, self.trunk)
     do {
       _ = try await server.run { port in
         let group = LocalWorkers(
           count: workers,
-          arguments: ["--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)"],
+          arguments: ["--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)"]
+            + trunk.arguments,
           logs: logs, logger: session.logger
         ) { reason in
           surrender.withLock { $0 = reason }

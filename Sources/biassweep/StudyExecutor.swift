@@ -1,6 +1,7 @@
 import BiasStudy
 import Foundation
 import LanguageModel
+import Logging
 import SweepCore
 import SweepWorker
 import Synchronization
@@ -10,6 +11,8 @@ import TransformerKernels
 final class StudyExecutor: Sendable {
   private let threads: Int
   private let slots: Int
+  private let trunkBytes: Int
+  private let logger: Logger
   private let runners = Mutex<[Runner]>([])
 
   /// A runner is used by one shard at a time: it is out of the list meanwhile.
@@ -20,9 +23,12 @@ final class StudyExecutor: Sendable {
   /// - Parameters:
   ///   - threads: of each shard.
   ///   - slots: shards at once.
-  init(threads: Int, slots: Int) {
+  ///   - trunkBytes: most disk space for outputs of frozen layers, 0 for none.
+  init(threads: Int, slots: Int, trunkBytes: Int, logger: Logger) {
     self.threads = threads
     self.slots = slots
+    self.trunkBytes = trunkBytes
+    self.logger = logger
   }
 
   var shardExecutor: ShardExecutor {
@@ -36,10 +42,12 @@ final class StudyExecutor: Sendable {
       from: try ModelLocation(spec.model).path, cacheDirectory: Cache.root)
     let tasks = spec.tasks.compactMap { TaskCatalogue.builtIn[$0] }
     let store = DatasetStore(directory: Cache.directory("data"))
+    let trunkCache = ShardRunner.trunkCache(store: trunkStore)
     let loaded = try (0..<slots).map { _ in
       Runner(
         runner: try ShardRunner(
-          spec: spec, tasks: tasks, model: model, store: store, threads: threads))
+          spec: spec, tasks: tasks, model: model, store: store, threads: threads,
+          trunkCache: trunkCache))
     }
     runners.withLock { $0 = loaded }
     return [
@@ -47,6 +55,13 @@ final class StudyExecutor: Sendable {
       "model": model.weights.digest,
       "data": DataManifest.digest(of: Set(tasks.map(\.domain))).description,
     ]
+  }
+
+  private var trunkStore: TrunkStore? {
+    guard trunkBytes > 0 else { return nil }
+    return TrunkStore(directory: Cache.trunk, byteLimit: trunkBytes) { [logger] reason in
+      logger.warning("trunk cache not writable", metadata: ["reason": "\(reason)"])
+    }
   }
 
   private func execute(
@@ -83,6 +98,9 @@ final class StudyExecutor: Sendable {
 /// Where models, weights and data are kept: `$BIASSWEEP_CACHE`, or the user's cache directory.
 enum Cache {
   static func directory(_ part: String) -> String { root + "/" + part }
+
+  /// Outputs of frozen layers, shared by all workers of the machine.
+  static var trunk: String { directory("trunk") }
 
   static var root: String {
     let environment = ProcessInfo.processInfo.environment

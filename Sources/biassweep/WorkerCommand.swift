@@ -29,6 +29,8 @@ struct WorkerCommand: AsyncParsableCommand {
   @Option(help: "Seconds without a coordinator after which to give up.")
   var patience: Double = 600
 
+  @OptionGroup var trunk: TrunkOptions
+
   @Flag(help: .hidden)
   var untilInputEnds = false
 
@@ -58,10 +60,13 @@ struct WorkerCommand: AsyncParsableCommand {
     let info = WorkerInfo(
       id: UUID().uuidString.lowercased(), host: ProcessInfo.processInfo.hostName,
       processID: Int(ProcessInfo.processInfo.processIdentifier), slots: slots, threads: threads)
+    let logger = Logger.biassweep(level: .info)
     let worker = Worker(
       info: info, host: host, port: port, version: BiasSweep.version,
-      executor: StudyExecutor(threads: threads, slots: slots).shardExecutor,
-      patience: .seconds(patience), logger: .biassweep(level: .info))
+      executor: StudyExecutor(
+        threads: threads, slots: slots, trunkBytes: trunk.byteLimit, logger: logger
+      ).shardExecutor,
+      patience: .seconds(patience), logger: logger)
 
     if untilInputEnds { Self.endWithInput() }
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)

@@ -15,16 +15,7 @@ struct ShardRunnerTests {
   init() throws {
     spec = try Synthetic.spec()
     data = try Synthetic.data()
-    let tokenizer = URL(filePath: #filePath).deletingLastPathComponent()
-      .appending(path: "../LanguageModelTests/Fixtures/tiny_tokenizer").standardizedFileURL
-    model = try LanguageModel(
-      name: "nano",
-      weights: .random(
-        configuration: LlamaConfiguration(
-          vocabularySize: 512, hiddenSize: 32, layerCount: 2, headCount: 2, keyValueHeadCount: 1,
-          headDimension: 16, feedForwardSize: 48, ropeTheta: 10_000, normEpsilon: 1e-5,
-          maximumPositions: 2048, tiesEmbeddings: true), seed: 3),
-      tokenizerFrom: tokenizer.path)
+    model = try Synthetic.model()
   }
 
   private func runner(threads: Int = 1) throws -> ShardRunner {
@@ -39,26 +30,13 @@ struct ShardRunnerTests {
     guard case .fineTune(let key, let trials) = shard.work else { return ([], [:]) }
     let augmentation = try key.augmentation.map { augmentationKey in
       // A random model writes no sentences, so D_a is written by hand in its place.
-      try AugmentationSet(items: handmade(augmentationKey, count: 40)).encoded()
+      try AugmentationSet(items: Synthetic.augmented(augmentationKey, count: 40)).encoded()
     }
     var results: [TrialResult] = []
     let facts = try runner.fineTune(
       key, augmentation: augmentation, trials: only ?? trials, progress: { _ in },
       shouldStop: { false }, completed: { results.append($0) })
     return (results, facts)
-  }
-
-  private func handmade(_ key: AugmentationKey, count: Int) -> [AugmentedItem] {
-    (0..<count).map { index in
-      let request = AugmentationRequest(index: index, key: key, seed: 1, names: data.names)
-      let text = "She is the one who came number \(index)."
-      return AugmentedItem(
-        index: index, domain: key.domain, bias: key.bias, request: request.text,
-        user: request.userText(generated: text),
-        answer: request.answer(generated: text, labels: request.people.map { _ in "never" }),
-        people: request.people, occupation: nil, question: nil, labels: [], attempts: 1,
-        accepted: true)
-    }
   }
 
   @Test func everyTrialOfTheGridGetsItsMetrics() throws {
@@ -92,7 +70,7 @@ struct ShardRunnerTests {
   @Test func mitigationsChangeAugmentedSequencesOnlyAndNeverTheOriginals() throws {
     let runner = try runner()
     let key = AugmentationKey(domain: .gender, bias: .contextualSingleExplicit)
-    let bytes = try AugmentationSet(items: handmade(key, count: 40)).encoded()
+    let bytes = try AugmentationSet(items: Synthetic.augmented(key, count: 40)).encoded()
     func sequences(_ mitigation: Mitigation, _ ratio: Double = 0.5) throws -> [TrainingSequence] {
       try runner.trainingSequences(
         TrainingKey(
@@ -121,9 +99,9 @@ struct ShardRunnerTests {
     let key = AugmentationKey(domain: .gender, bias: .contextualSingleExplicit)
     let training = TrainingKey(
       domain: .gender, bias: key.bias, ratio: 0.5, mitigation: .none, seed: 1)
-    let small = try AugmentationSet(items: handmade(key, count: 3)).encoded()
+    let small = try AugmentationSet(items: Synthetic.augmented(key, count: 3)).encoded()
     let foreign = try AugmentationSet(
-      items: handmade(AugmentationKey(domain: .culture, bias: key.bias), count: 40)
+      items: Synthetic.augmented(AugmentationKey(domain: .culture, bias: key.bias), count: 40)
     ).encoded()
     for (bytes, available) in [(small, 3), (foreign, 0)] {
       let error = studyError {

@@ -83,6 +83,34 @@ enum Synthetic {
       sentiment: try SentimentLexicon(lexicon: lexicon, file: "lexicon"))
   }
 
+  /// A tiny random model with a real tokenizer.
+  static func model() throws -> LanguageModel {
+    let tokenizer = URL(filePath: #filePath).deletingLastPathComponent()
+      .appending(path: "../LanguageModelTests/Fixtures/tiny_tokenizer").standardizedFileURL
+    return try LanguageModel(
+      name: "nano",
+      weights: .random(
+        configuration: LlamaConfiguration(
+          vocabularySize: 512, hiddenSize: 32, layerCount: 2, headCount: 2, keyValueHeadCount: 1,
+          headDimension: 16, feedForwardSize: 48, ropeTheta: 10_000, normEpsilon: 1e-5,
+          maximumPositions: 2048, tiesEmbeddings: true), seed: 3),
+      tokenizerFrom: tokenizer.path)
+  }
+
+  /// D_a written by hand, because a random model writes no sentences.
+  static func augmented(_ key: AugmentationKey, count: Int) -> [AugmentedItem] {
+    (0..<count).map { index in
+      let request = AugmentationRequest(index: index, key: key, seed: 1, names: names)
+      let text = "She is the one who came number \(index)."
+      return AugmentedItem(
+        index: index, domain: key.domain, bias: key.bias, request: request.text,
+        user: request.userText(generated: text),
+        answer: request.answer(generated: text, labels: request.people.map { _ in "never" }),
+        people: request.people, occupation: nil, question: nil, labels: [], attempts: 1,
+        accepted: true)
+    }
+  }
+
   /// A small spec; the grid has two biases, two ratios and all mitigations.
   static func spec() throws -> SweepSpec {
     try JSONDecoder().decode(SweepSpec.self, from: Data(specJSON.utf8))

@@ -68,6 +68,41 @@ import TransformerKernels
     try check(upperAdapter, accumulationSteps: 3, alignmentWeight: 0.3)
   }
 
+  /// Items with common beginnings, one the beginning of another, one twice, some of them predicting
+  /// different tokens after the same ones.
+  private var branchingSequences: [TrainingSequence] {
+    let stem = randomTokens(20, seed: 1)
+    return [
+      stem + [3, 4], stem + [3, 9] + randomTokens(70, seed: 2), Array(stem[..<7]), stem + [3, 4],
+      randomTokens(12, seed: 3), Array(stem[..<11]) + randomTokens(30, seed: 4),
+    ].enumerated().map { index, tokens in
+      TrainingSequence(
+        tokens: tokens, supervised: tokens.indices.map { $0 % 2 == 0 || $0 > 18 },
+        group: index % 2 == 0 ? .augmented : .original)
+    }
+  }
+
+  @Test(arguments: [Adapter.full, upperAdapter])
+  func commonBeginningsAreComputedOnceWithTheSameGradient(adapter: Adapter) throws {
+    let results = try [true, false].map { shares in
+      var options = options(adapter, accumulationSteps: 2, alignmentWeight: 0.3)
+      options.sharesPrefixes = shares
+      let tuner = try FineTuner(
+        weights: oddWeights, options: options, pool: ThreadPool(threadCount: 2))
+      for name in tuner.tensorNames {
+        let value = try #require(tuner.value(name))
+        #expect(tuner.set(name, to: value.enumerated().map { $1 + Float($0 % 7 - 3) * 0.02 }))
+      }
+      let loss = tuner.accumulateGradients(branchingSequences)
+      return (loss, tuner.tensorNames.map { tuner.gradient($0) ?? [] })
+    }
+    if MultiplicationBackend.selected == .own { #expect(results[0].0 == results[1].0) }
+    for (shared, apart) in zip(results[0].1, results[1].1) {
+      let largest = apart.lazy.map(abs).max() ?? 0
+      #expect(maximumDifference(shared, apart) <= 1e-5 * largest + 1e-7)
+    }
+  }
+
   @Test func accumulationDoesNotChangeTheMean() throws {
     let sequences = randomSequences([5, 19, 2, 33])
     let gradients = try [1, 2, 4].map { parts in

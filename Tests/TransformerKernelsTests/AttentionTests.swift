@@ -50,6 +50,43 @@ import TransformerKernels
     }
   }
 
+  /// Two sequences that share 70 rows: the gradient of a shared row is the sum of those it has in
+  /// each sequence.
+  @Test(arguments: [1, 2, 3]) func gradientsOfSharedRowsAreSums(threads: Int) {
+    var numbers = TestNumbers(seed: 50)
+    let input = numbers.array(90 * heads.rowWidth, scale: 2)
+    let dout = numbers.array(90 * heads.outputWidth)
+    let paths = [Array(0..<75), Array(0..<70) + Array(75..<90)]
+    let shared = FloatBuffer(count: input.count)
+    ThreadPool(threadCount: threads).attentionBackward(
+      input, heads: heads,
+      segments: [
+        AttentionSegment(rows: 0..<75),
+        AttentionSegment(rows: 75..<90, context: 0..<2, contextCount: 70),
+      ], contexts: [0..<30, 30..<70], dout: dout, into: shared.base)
+
+    var expected = [Double](repeating: 0, count: input.count)
+    for (path, firstOwn) in zip(paths, [0, 70]) {
+      func gather(_ array: [Float], _ width: Int) -> [Float] {
+        path.flatMap { array[$0 * width..<($0 + 1) * width] }
+      }
+      // The output of a shared row counts once.
+      var ownDout = gather(dout, heads.outputWidth)
+      for index in 0..<firstOwn * heads.outputWidth { ownDout[index] = 0 }
+      let gradient = FloatBuffer(count: path.count * heads.rowWidth)
+      pool.attentionBackward(
+        gather(input, heads.rowWidth), heads: heads,
+        segments: [AttentionSegment(rows: 0..<path.count)], dout: ownDout, into: gradient.base)
+      for (position, row) in path.enumerated() {
+        for column in 0..<heads.rowWidth {
+          expected[row * heads.rowWidth + column] +=
+            Double(gradient.base[position * heads.rowWidth + column])
+        }
+      }
+    }
+    #expect(largestDifference(shared.array, expected) < 1e-5)
+  }
+
   @Test func aCacheOfKeysGivesTheSameBits() {
     var numbers = TestNumbers(seed: 41)
     let length = 70

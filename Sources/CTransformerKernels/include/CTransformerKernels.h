@@ -139,12 +139,12 @@ void tk_attention(ptrdiff_t queries, ptrdiff_t past, ptrdiff_t width, float fact
                   ptrdiff_t ldq, const float *k, ptrdiff_t ldk, const float *v, ptrdiff_t ldv,
                   float *out, ptrdiff_t ldo, float *scratch);
 
-/// Gradient of `tk_attention` with `past` 0, computing the probabilities again. dq is written; dk
-/// and dv are added to. The gradients share the row distance `ldg`.
-void tk_attention_backward(ptrdiff_t rows, ptrdiff_t width, float factor, const float *q,
-                           const float *k, const float *v, ptrdiff_t ld, const float *dout,
-                           ptrdiff_t ldo, float *dq, float *dk, float *dv, ptrdiff_t ldg,
-                           float *scratch);
+/// Gradient of `tk_attention`, computing the probabilities again. dq is written; dk and dv, of all
+/// past + queries keys, are added to. k and v share the row distance `ldk`, dk and dv `lddk`.
+void tk_attention_backward(ptrdiff_t queries, ptrdiff_t past, ptrdiff_t width, float factor,
+                           const float *q, ptrdiff_t ldq, const float *k, const float *v,
+                           ptrdiff_t ldk, const float *dout, ptrdiff_t ldo, float *dq,
+                           ptrdiff_t lddq, float *dk, float *dv, ptrdiff_t lddk, float *scratch);
 
 #ifdef __cplusplus
 }
