@@ -61,18 +61,31 @@ package enum DataManifest {
 
   private struct Document: Decodable {
     let files: [File]
+    let presets: [String: [String]]
   }
 
-  /// All files, in the manifest's order.
-  package static let files: [File] = {
+  private static let document: Document = {
     do {
       return try JSONDecoder().decode(
-        Document.self, from: Data(PackageResources.data_manifest_json)
-      ).files
+        Document.self, from: Data(PackageResources.data_manifest_json))
     } catch {
       preconditionFailure("the embedded data manifest is malformed: \(error)")
     }
   }()
+
+  /// All files, in the manifest's order.
+  package static var files: [File] { document.files }
+
+  /// Names of the data sets, in the manifest's order.
+  package static var datasets: [String] {
+    var seen: Set<String> = []
+    return files.map(\.dataset).filter { seen.insert($0).inserted }
+  }
+
+  /// The data sets that a preset needs.
+  package static func datasets(ofPreset preset: String) -> [String] {
+    document.presets[preset] ?? []
+  }
 
   package static subscript(dataset: String, file: String) -> File {
     guard let found = files.first(where: { $0.dataset == dataset && $0.file == file }) else {

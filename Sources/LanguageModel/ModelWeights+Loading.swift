@@ -43,21 +43,45 @@ enum ModelSource: Sendable {
   func weights(cacheDirectory: String?) throws -> ModelWeights {
     let weightDirectory = cacheDirectory.map { $0 + "/weights" }
     let digests = SourceDigest(directory: weightDirectory.map { $0 + "/sources" })
-    let source: ParameterSource
-    let digest: String
+    let source =
+      switch self {
+      case .gguf(let model): try model.parameterSource()
+      case .huggingFace(let directory): try directory.parameterSource()
+      }
+    return try ModelWeights.load(
+      source, digest: try digest(digests), weightDirectory: weightDirectory)
+  }
+
+  /// SHA-256 (hex) of the files that weights are read from.
+  func digest(_ digests: SourceDigest) throws -> String {
     switch self {
-    case .gguf(let model):
-      source = try model.parameterSource()
-      digest = try digests.digest(ofFile: model.file.path)
+    case .gguf(let model): try digests.digest(ofFile: model.file.path)
     case .huggingFace(let directory):
-      source = try directory.parameterSource()
-      digest = try digests.digest(ofFiles: directory.fileNames, in: directory.path)
+      try digests.digest(ofFiles: directory.fileNames, in: directory.path)
     }
-    return try ModelWeights.load(source, digest: digest, weightDirectory: weightDirectory)
   }
 }
 
+extension LlamaConfiguration {
+  /// Elements of all tensors; tied ones count once.
+  package var parameterCount: Int { ParameterLayout(self).elementCount }
+}
+
 extension ModelWeights {
+  /// Reads the converted weights of a model in the cache and compares every block with its digest.
+  ///
+  /// - Returns: whether there are any: false until the model is loaded for the first time.
+  /// - Throws: `ModelFileError` if the model cannot be read or its converted weights are damaged.
+  package static func verifyCache(ofModelAt path: String, cacheDirectory: String) throws -> Bool {
+    let source = try ModelSource(path: path)
+    let directory = cacheDirectory + "/weights"
+    let digest = try source.digest(SourceDigest(directory: directory + "/sources"))
+    let cache = WeightCache(directory: directory)
+    guard FileManager.default.fileExists(atPath: cache.path(digest: digest)) else { return false }
+    try cache.verify(digest: digest, configuration: source.configuration)
+    return true
+  }
+
   /// Loads the weights of a model without its tokenizer.
   ///
   /// - Parameters:

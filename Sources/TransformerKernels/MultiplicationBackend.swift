@@ -40,6 +40,11 @@ package enum MultiplicationBackend: String, Sendable {
     }
   }
 
+  /// OpenBLAS's own account of itself, whether or not it is in use.
+  package static var libraryDescription: String {
+    String(cString: openblas_get_config()).split(separator: " ").joined(separator: " ")
+  }
+
   /// Names the arithmetic of products and of the other loops: equal names, equal bits.
   package static var arithmetic: String {
     let products =

@@ -31,7 +31,7 @@ struct BiasSweep: AsyncParsableCommand {
     version: version,
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
-      CoordinatorCommand.self, WorkerCommand.self, TasksCommand.self,
+      CoordinatorCommand.self, WorkerCommand.self, TasksCommand.self, DoctorCommand.self,
     ])
 
   /// Parses and runs the command, and maps every error to one message and an exit status.

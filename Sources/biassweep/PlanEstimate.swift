@@ -25,7 +25,7 @@ struct PlanEstimate {
   ) throws {
     let configuration = try Self.configuration(spec.model)
     let threads = ProcessInfo.processInfo.activeProcessorCount
-    let flops = Self.measureFLOPS(threads: threads)
+    let flops = MachineSpeed.multiplication(threads: threads)
     let perLayer = 2.0 * Double(Self.parametersPerLayer(configuration))
     let layers = Double(configuration.layerCount)
     let trained = Double(min(spec.training.topLayers ?? .max, configuration.layerCount))
@@ -73,33 +73,5 @@ struct PlanEstimate {
   private static func parametersPerLayer(_ shape: LlamaConfiguration) -> Int {
     shape.hiddenSize
       * (2 * shape.queryWidth + 2 * shape.keyValueWidth + 3 * shape.feedForwardSize)
-  }
-
-  /// Floating-point operations a second of matrix products in the model's usual sizes.
-  private static func measureFLOPS(threads: Int) -> Double {
-    let (m, n, k) = (512, 1536, 576)
-    let pool = ThreadPool(threadCount: threads)
-    let a = [Float](repeating: 0.5, count: m * k)
-    let b = [Float](repeating: 0.25, count: n * k)
-    var c = [Float](repeating: 0, count: m * n)
-    var best = Double.infinity
-    let clock = ContinuousClock()
-    for _ in 0..<8 {
-      let started = clock.now
-      a.withUnsafeBufferPointer { a in
-        b.withUnsafeBufferPointer { b in
-          c.withUnsafeMutableBufferPointer { c in
-            guard let a = a.baseAddress, let b = b.baseAddress, let c = c.baseAddress else {
-              return
-            }
-            pool.multiply(
-              Matrix(a, rows: m, columns: k), Matrix(b, rows: n, columns: k), transposingB: true,
-              into: MutableMatrix(c, rows: m, columns: n))
-          }
-        }
-      }
-      best = min(best, started.duration(to: clock.now) / .seconds(1))
-    }
-    return 2 * Double(m * n * k) / best
   }
 }
