@@ -31,16 +31,17 @@ struct SetUpTests {
     #expect(Self.good.findings.isEmpty)
   }
 
-  @Test(arguments: [
-    (\SetUp.arithmetic, "own-fma, portable loops", "portable build"),
-    (\SetUp.kernels, "openblas Prescott", "2004"),
-    (\SetUp.kernels, "openblas Haswell", "BIASSWEEP_GEMM"),
-  ]) func slowKernelsAreWarnings(
-    _ part: WritableKeyPath<SetUp, String> & Sendable, _ value: String, _ words: String
-  ) {
+  @Test func slowKernelsAreWarnings() {
     var setUp = Self.good
-    setUp[keyPath: part] = value
-    expectFinding(in: setUp, .warning, words)
+    setUp.arithmetic = "own-fma, portable loops"
+    expectFinding(in: setUp, .warning, "portable build")
+    setUp = Self.good
+    setUp.instructionSets = []
+    setUp.kernels = "openblas Prescott"
+    #expect(setUp.findings.contains { $0.problem.contains("2004") })
+    setUp = Self.good
+    setUp.kernels = "openblas Haswell"
+    expectFinding(in: setUp, .warning, "BIASSWEEP_GEMM")
   }
 
   @Test func scarceResourcesAreWarnings() {
