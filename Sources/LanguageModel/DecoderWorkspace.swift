@@ -7,6 +7,9 @@ struct LayerActivations {
   var input: UnsafeMutablePointer<Float>
   /// (rows, queryWidth + 2 · keyValueWidth), positions rotated.
   var queryKeyValue: UnsafeMutablePointer<Float>
+  /// (rows, queryWidth + keyValueWidth): queries and keys before the normalisation of their heads;
+  /// empty for models without it, and for inference.
+  var unnormalizedHeads: UnsafeMutablePointer<Float>
   /// (rows, queryWidth): output of attention before its projection.
   var attention: UnsafeMutablePointer<Float>
   /// (rows, hidden): the residual stream between attention and feed-forward.
@@ -104,6 +107,8 @@ struct DecoderWorkspace {
       return LayerActivations(
         input: input,
         queryKeyValue: cutter.take(rows * queryKeyValueWidth),
+        unnormalizedHeads: cutter.take(
+          training && shape.normalizesHeads ? rows * (shape.queryWidth + shape.keyValueWidth) : 0),
         attention: cutter.take(rows * shape.queryWidth),
         middle: separateMiddle ? cutter.take(rows * hidden) : input,
         gateUp: cutter.take(rows * 2 * shape.feedForwardSize),

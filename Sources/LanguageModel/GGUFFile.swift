@@ -335,7 +335,10 @@ package struct GGUFFile: Sendable {
     case 1: .float16
     case 2: .q4_0
     case 3: .q4_1
+    case 6: .q5_0
     case 8: .q8_0
+    case 12: .q4_K
+    case 14: .q6_K
     case 30: .bfloat16
     default: nil
     }
@@ -343,9 +346,8 @@ package struct GGUFFile: Sendable {
 
   private static func typeName(_ type: UInt32) -> String {
     let names: [UInt32: String] = [
-      6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K",
-      14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 20: "IQ4_NL",
-      23: "IQ4_XS", 28: "F64",
+      7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K", 16: "IQ2_XXS",
+      17: "IQ2_XS", 18: "IQ3_XXS", 20: "IQ4_NL", 23: "IQ4_XS", 28: "F64",
     ]
     return names[type] ?? "number \(type)"
   }

@@ -42,6 +42,22 @@ extension LlamaConfiguration {
     try require(
       normEpsilon.isFinite && normEpsilon > 0 && normEpsilon < 1, keys.normEpsilon,
       "\(normEpsilon) is outside 0..<1")
+    switch rotaryScaling {
+    case .linear(let factor):
+      try require(
+        factor.isFinite && factor >= 1, keys.rotaryScaling, "\(factor) is no stretching factor")
+    case .llama3(let factor, let low, let high, let positions):
+      try require(
+        [factor, low, high, positions].allSatisfy { $0.isFinite && $0 > 0 } && factor >= 1
+          && low < high, keys.rotaryScaling,
+        "factor \(factor), bounds \(low) and \(high), \(positions) positions do not fit together")
+    case .divisors(let divisors):
+      try require(
+        divisors.count == headDimension / 2
+          && divisors.allSatisfy { $0.isFinite && $0 > 0 }, keys.rotaryScaling,
+        "the divisors of the rotary frequencies are not \(headDimension / 2) positive numbers")
+    case nil: break
+    }
   }
 }
 
@@ -57,19 +73,25 @@ struct ConfigurationKeys {
   var maximumPositions: String
   var ropeTheta: String
   var normEpsilon: String
+  var rotaryScaling: String
 
-  static let gguf = ConfigurationKeys(
-    vocabularySize: "llama.vocab_size", hiddenSize: "llama.embedding_length",
-    layerCount: "llama.block_count", headCount: "llama.attention.head_count",
-    keyValueHeadCount: "llama.attention.head_count_kv",
-    headDimension: "llama.attention.key_length", feedForwardSize: "llama.feed_forward_length",
-    maximumPositions: "llama.context_length", ropeTheta: "llama.rope.freq_base",
-    normEpsilon: "llama.attention.layer_norm_rms_epsilon")
+  /// - Parameter name: the architecture as GGUF files spell it, which begins their keys.
+  static func gguf(_ name: String) -> ConfigurationKeys {
+    ConfigurationKeys(
+      vocabularySize: "\(name).vocab_size", hiddenSize: "\(name).embedding_length",
+      layerCount: "\(name).block_count", headCount: "\(name).attention.head_count",
+      keyValueHeadCount: "\(name).attention.head_count_kv",
+      headDimension: "\(name).attention.key_length",
+      feedForwardSize: "\(name).feed_forward_length",
+      maximumPositions: "\(name).context_length", ropeTheta: "\(name).rope.freq_base",
+      normEpsilon: "\(name).attention.layer_norm_rms_epsilon",
+      rotaryScaling: "\(name).rope.scaling.factor")
+  }
 
   static let huggingFace = ConfigurationKeys(
     vocabularySize: "vocab_size", hiddenSize: "hidden_size", layerCount: "num_hidden_layers",
     headCount: "num_attention_heads", keyValueHeadCount: "num_key_value_heads",
     headDimension: "head_dim", feedForwardSize: "intermediate_size",
     maximumPositions: "max_position_embeddings", ropeTheta: "rope_theta",
-    normEpsilon: "rms_norm_eps")
+    normEpsilon: "rms_norm_eps", rotaryScaling: "rope_scaling")
 }

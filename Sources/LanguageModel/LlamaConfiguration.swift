@@ -1,4 +1,7 @@
-/// The shape of a Llama-family decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+import TransformerKernels
+
+/// The shape of a Llama-family decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU;
+/// with biases on queries, keys and values as in Qwen2, or normalised heads as in Qwen3.
 ///
 /// Names follow Hugging Face's `config.json` where they differ only in spelling.
 package struct LlamaConfiguration: Sendable, Hashable {
@@ -14,11 +17,18 @@ package struct LlamaConfiguration: Sendable, Hashable {
   package var maximumPositions: Int
   /// Whether the output head is the embedding matrix itself.
   package var tiesEmbeddings: Bool
+  /// How rotary frequencies were stretched for longer contexts; nil for not at all.
+  package var rotaryScaling: RotaryScaling?
+  /// Whether queries, keys and values have biases (Qwen2).
+  package var hasQueryKeyValueBias: Bool
+  /// Whether each head of queries and keys passes an RMSNorm before its rotation (Qwen3).
+  package var normalizesHeads: Bool
 
   package init(
     vocabularySize: Int, hiddenSize: Int, layerCount: Int, headCount: Int, keyValueHeadCount: Int,
     headDimension: Int, feedForwardSize: Int, ropeTheta: Double, normEpsilon: Float,
-    maximumPositions: Int, tiesEmbeddings: Bool
+    maximumPositions: Int, tiesEmbeddings: Bool, rotaryScaling: RotaryScaling? = nil,
+    hasQueryKeyValueBias: Bool = false, normalizesHeads: Bool = false
   ) {
     self.vocabularySize = vocabularySize
     self.hiddenSize = hiddenSize
@@ -31,6 +41,9 @@ package struct LlamaConfiguration: Sendable, Hashable {
     self.normEpsilon = normEpsilon
     self.maximumPositions = maximumPositions
     self.tiesEmbeddings = tiesEmbeddings
+    self.rotaryScaling = rotaryScaling
+    self.hasQueryKeyValueBias = hasQueryKeyValueBias
+    self.normalizesHeads = normalizesHeads
   }
 
   /// Width of the concatenated query heads.

@@ -54,7 +54,7 @@ final class LlamaDecoder {
       capacity: 16)
     table = RotaryTable(
       width: configuration.headDimension, positions: min(64, configuration.maximumPositions),
-      theta: configuration.ropeTheta)
+      theta: configuration.ropeTheta, scaling: configuration.rotaryScaling)
   }
 
   /// Makes room for `rows` rows and `positions` positions. Allocates only when it grows; contents
@@ -70,7 +70,7 @@ final class LlamaDecoder {
       table = RotaryTable(
         width: configuration.headDimension,
         positions: min(configuration.maximumPositions, max(positions, 2 * table.positions)),
-        theta: configuration.ropeTheta)
+        theta: configuration.ropeTheta, scaling: configuration.rotaryScaling)
     }
   }
 
@@ -144,6 +144,7 @@ final class LlamaDecoder {
       Projection(self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue),
       workspace.normed, rows: rows, packed: packed?.queryKeyValue,
       lowRank: own.lowRank.queryKeyValue, into: own.queryKeyValue, addingTo: nil)
+    shiftAndNormalizeHeads(offsets, own, rows: rows)
     rotate(own.queryKeyValue, positions: positions)
     attend(layer, own.queryKeyValue, own.attention)
     project(
@@ -311,6 +312,7 @@ final class LlamaDecoder {
       own.queryKeyValue, heads: heads, segments: batch.segments, contexts: batch.contexts,
       dout: workspace.wideGradient, into: workspace.queryKeyValueGradient)
     rotate(workspace.queryKeyValueGradient, positions: batch.positions, inverse: true)
+    shiftAndNormalizeHeadsBackward(offsets, own, rows: rows, into: sink)
     let queryKeyValue = Projection(
       self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue)
     inputGradient(

@@ -125,20 +125,25 @@ extension ModelWeights {
       }
     }
     let hidden = configuration.hiddenSize
-    func fillNorm(_ offset: Int) {
-      for index in offset..<offset + hidden { region.elements[index] = 1 }
+    func fillNorm(_ offset: Int, _ width: Int) {
+      for index in offset..<offset + width { region.elements[index] = 1 }
     }
+    let queryKeyValueWidth = configuration.queryWidth + 2 * configuration.keyValueWidth
     fill(layout.embedding, configuration.vocabularySize * hidden)
     for layer in layout.layers {
-      fillNorm(layer.attentionNorm)
-      fill(
-        layer.queryKeyValue, (configuration.queryWidth + 2 * configuration.keyValueWidth) * hidden)
+      fillNorm(layer.attentionNorm, hidden)
+      fill(layer.queryKeyValue, queryKeyValueWidth * hidden)
       fill(layer.attentionOutput, hidden * configuration.queryWidth)
-      fillNorm(layer.feedForwardNorm)
+      fillNorm(layer.feedForwardNorm, hidden)
       fill(layer.gateUp, 2 * configuration.feedForwardSize * hidden)
       fill(layer.down, hidden * configuration.feedForwardSize)
+      if let bias = layer.queryKeyValueBias { fill(bias, queryKeyValueWidth) }
+      if let norms = layer.headNorms {
+        fillNorm(norms.query, configuration.headDimension)
+        fillNorm(norms.key, configuration.headDimension)
+      }
     }
-    fillNorm(layout.finalNorm)
+    fillNorm(layout.finalNorm, hidden)
     if !configuration.tiesEmbeddings {
       fill(layout.head, configuration.vocabularySize * hidden)
     }

@@ -19,6 +19,16 @@ package struct ParameterLayout: Sendable, Hashable {
     package var gateUp: Int
     /// (hidden, feedForward)
     package var down: Int
+    /// (queryWidth + 2 · keyValueWidth); nil for models without these biases.
+    package var queryKeyValueBias: Int?
+    /// (headDimension) each; nil for models whose heads are not normalised.
+    package var headNorms: HeadNorms?
+  }
+
+  /// Offsets of the weights that normalise the heads of one layer.
+  package struct HeadNorms: Sendable, Hashable {
+    package var query: Int
+    package var key: Int
   }
 
   /// (vocabulary, hidden)
@@ -48,7 +58,12 @@ package struct ParameterLayout: Sendable, Hashable {
         attentionOutput: place(hidden * configuration.queryWidth),
         feedForwardNorm: place(hidden),
         gateUp: place(2 * configuration.feedForwardSize * hidden),
-        down: place(hidden * configuration.feedForwardSize))
+        down: place(hidden * configuration.feedForwardSize),
+        queryKeyValueBias: configuration.hasQueryKeyValueBias ? place(queryKeyValueRows) : nil,
+        headNorms: configuration.normalizesHeads
+          ? HeadNorms(
+            query: place(configuration.headDimension), key: place(configuration.headDimension))
+          : nil)
     }
     finalNorm = place(hidden)
     head =

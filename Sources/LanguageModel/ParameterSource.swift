@@ -49,7 +49,7 @@ struct ParameterSource: Sendable {
     if let extra = names.sorted().first(where: { !known.contains($0) && !naming.ignores($0) }) {
       throw ModelFileError.unsupported(
         path: path, place: .tensor(extra), found: "a tensor that a Llama decoder does not have",
-        supported: "Llama decoders without biases, experts or scaled rotary positions")
+        supported: "the tensors that the configuration implies; no experts, no further biases")
     }
   }
 
@@ -116,10 +116,12 @@ struct ParameterSource: Sendable {
           name: naming.head, shape: [configuration.vocabularySize, hidden], offset: layout.head))
     }
     for (index, layer) in layout.layers.enumerated() {
-      func add(_ name: String, _ shape: [Int], _ offset: Int, heads: Int? = nil) {
+      func add(
+        _ name: String, _ shape: [Int], _ offset: Int, heads: Int? = nil, kind: String = "weight"
+      ) {
         slots.append(
           Slot(
-            name: naming.layerTensor(index, name), shape: shape, offset: offset,
+            name: naming.layerTensor(index, name, kind: kind), shape: shape, offset: offset,
             interleavedHeads: pairs ? heads : nil))
       }
       let key = layer.queryKeyValue + queryWidth * hidden
@@ -133,6 +135,16 @@ struct ParameterSource: Sendable {
       add(naming.gate, [feedForward, hidden], layer.gateUp)
       add(naming.up, [feedForward, hidden], layer.gateUp + feedForward * hidden)
       add(naming.down, [hidden, feedForward], layer.down)
+      if let bias = layer.queryKeyValueBias {
+        let key = bias + queryWidth
+        add(naming.query, [queryWidth], bias, kind: "bias")
+        add(naming.key, [keyValueWidth], key, kind: "bias")
+        add(naming.value, [keyValueWidth], key + keyValueWidth, kind: "bias")
+      }
+      if let norms = layer.headNorms {
+        add(naming.queryNorm, [configuration.headDimension], norms.query)
+        add(naming.keyNorm, [configuration.headDimension], norms.key)
+      }
     }
     return slots
   }
@@ -153,24 +165,37 @@ struct ParameterNaming: Sendable {
   var gate: String
   var up: String
   var down: String
+  var queryNorm: String
+  var keyNorm: String
   /// Whether query and key rows are stored in the order of interleaved rotary pairs.
   var interleavesRotaryPairs: Bool
 
-  func layerTensor(_ layer: Int, _ name: String) -> String {
-    "\(layerPrefix)\(layer).\(name).weight"
+  func layerTensor(_ layer: Int, _ name: String, kind: String = "weight") -> String {
+    "\(layerPrefix)\(layer).\(name).\(kind)"
   }
 
   /// Whether a tensor repeats what the configuration says: the head of a tied model, and the
-  /// rotary frequencies that old checkpoints store.
+  /// rotary frequencies that old checkpoints, or their scaling that GGUF files store.
   func ignores(_ name: String) -> Bool {
-    name == head || name.hasSuffix(".rotary_emb.inv_freq")
+    name == head || name == Self.rotaryFactors || name.hasSuffix(".rotary_emb.inv_freq")
+  }
+
+  /// GGUF's tensor of divisors of the rotary frequencies.
+  static let rotaryFactors = "rope_freqs.weight"
+
+  /// The names in GGUF files, whose Llama models alone have interleaved rotary pairs.
+  static func gguf(_ architecture: GGUFModel.Architecture) -> ParameterNaming {
+    var naming = gguf
+    naming.interleavesRotaryPairs = architecture == .llama
+    return naming
   }
 
   static let gguf = ParameterNaming(
     embedding: "token_embd.weight", finalNorm: "output_norm.weight", head: "output.weight",
     layerPrefix: "blk.", attentionNorm: "attn_norm", query: "attn_q", key: "attn_k",
     value: "attn_v", attentionOutput: "attn_output", feedForwardNorm: "ffn_norm",
-    gate: "ffn_gate", up: "ffn_up", down: "ffn_down", interleavesRotaryPairs: true)
+    gate: "ffn_gate", up: "ffn_up", down: "ffn_down", queryNorm: "attn_q_norm",
+    keyNorm: "attn_k_norm", interleavesRotaryPairs: true)
 
   static let huggingFace = ParameterNaming(
     embedding: "model.embed_tokens.weight", finalNorm: "model.norm.weight",
@@ -178,5 +203,5 @@ struct ParameterNaming: Sendable {
     query: "self_attn.q_proj", key: "self_attn.k_proj", value: "self_attn.v_proj",
     attentionOutput: "self_attn.o_proj", feedForwardNorm: "post_attention_layernorm",
     gate: "mlp.gate_proj", up: "mlp.up_proj", down: "mlp.down_proj",
-    interleavesRotaryPairs: false)
+    queryNorm: "self_attn.q_norm", keyNorm: "self_attn.k_norm", interleavesRotaryPairs: false)
 }

@@ -1,3 +1,4 @@
+import Foundation
 import Synchronization
 
 /// Byte-level byte-pair encoding: text to token ids and back.
@@ -23,6 +24,7 @@ package final class Tokenizer: Sendable {
   private let recognised: RecognisedTokens
   private let recognisedWithControl: RecognisedTokens
   private let splitter: WordSplitter
+  private let composesCharacters: Bool
   private let pairs: BytePairMerges
   /// Whether a word that is a token is not built by merges.
   private let prefersWholeWords: Bool
@@ -63,6 +65,7 @@ package final class Tokenizer: Sendable {
     recognised = RecognisedTokens(textTokens)
     recognisedWithControl = RecognisedTokens(textTokens + controlIDs.map { ($0.key, $0.value) })
     splitter = vocabulary.splitter
+    composesCharacters = vocabulary.composesCharacters
     prefersWholeWords = vocabulary.prefersWholeWords
     pairs = try BytePairMerges(
       vocabulary.merges, ids: ids, unknown: vocabulary.unknown, path: vocabulary.path)
@@ -86,6 +89,7 @@ package final class Tokenizer: Sendable {
   /// - Parameter allowSpecial: whether the text of a control token, such as `<|im_end|>`, becomes
   ///   that token. Leave it off for text from outside, which must not be able to end a turn.
   package func encode(_ text: String, allowSpecial: Bool = false) -> [Int32] {
+    let text = composesCharacters ? text.precomposedStringWithCanonicalMapping : text
     let bytes = Array(text.utf8)
     let recognised = allowSpecial ? recognisedWithControl : recognised
     var result: [Int32] = []

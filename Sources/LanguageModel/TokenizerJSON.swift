@@ -155,6 +155,7 @@ extension TokenizerVocabulary {
     tokens = try Self.tokens(json, path: path)
     merges = json.model.merges.map(\.value)
     splitter = try Self.splitter(json.pre_tokenizer, path: path)
+    composesCharacters = json.normalizer != nil
     prefersWholeWords = json.model.ignore_merges ?? false
 
     let idOfText = json.model.vocab.merging(
@@ -225,7 +226,7 @@ extension TokenizerVocabulary {
     try require("model.continuing_subword_prefix", json.model.continuing_subword_prefix, "")
     try require("model.end_of_word_suffix", json.model.end_of_word_suffix, "")
     try require("model.dropout", json.model.dropout, 0)
-    try require("normalizer.type", json.normalizer?.type, "none")
+    try require("normalizer.type", json.normalizer?.type, "NFC")
     for (index, token) in (json.added_tokens ?? []).enumerated() {
       try require("added_tokens[\(index)].single_word", token.single_word, false)
       try require("added_tokens[\(index)].lstrip", token.lstrip, false)
@@ -263,12 +264,11 @@ extension TokenizerVocabulary {
   ) throws -> WordSplitter {
     let steps = preTokenizer.map { $0.type == "Sequence" ? $0.pretokenizers ?? [] : [$0] } ?? []
     func unsupported(_ index: Int, _ found: String) -> ModelFileError {
-      let patterns: [WordSplitter.Pattern] = [.gpt2, .llama3]
-      return .unsupported(
+      .unsupported(
         path: path, place: .key("pre_tokenizer[\(index)]"), found: found,
         supported: """
           a sequence of Digits (individual), Split (isolated) by one of \
-          \(patterns.map(\.regularExpression)), and ByteLevel without a prefix space
+          \(WordSplitter.Pattern.known.map(\.regularExpression)), and ByteLevel without a prefix space
           """)
     }
     var splitter = WordSplitter(isolatesDigits: false, pattern: nil)
@@ -281,9 +281,9 @@ extension TokenizerVocabulary {
         }
         splitter.isolatesDigits = true
       case "Split":
-        let known: [WordSplitter.Pattern] = [.gpt2, .llama3]
         let regex = step.pattern?.Regex
-        guard let pattern = known.first(where: { $0.regularExpression == regex }),
+        guard
+          let pattern = WordSplitter.Pattern.known.first(where: { $0.regularExpression == regex }),
           splitter.pattern == nil, step.behavior == "Isolated", step.invert != true
         else { throw unsupported(index, "Split by \(regex ?? "a string")") }
         splitter.pattern = pattern

@@ -42,6 +42,8 @@ struct TokenizerVocabulary: Sendable {
   /// In the order in which they are applied.
   var merges: [Merge]
   var splitter: WordSplitter
+  /// Whether text is brought to Unicode's form NFC first.
+  var composesCharacters = false
   var prefersWholeWords: Bool
   /// Stands for bytes that no token covers; nil drops them.
   var unknown: Int32?
@@ -92,6 +94,19 @@ enum ByteAlphabet {
     return table
   }()
 
+  /// The characters that stand for `bytes`.
+  static func text(of bytes: [UInt8]) -> String {
+    String(String.UnicodeScalarView(bytes.map { scalarOfByte[Int($0)] }))
+  }
+
+  private static let scalarOfByte: [Unicode.Scalar] = {
+    var table = [Unicode.Scalar](repeating: " ", count: 256)
+    for (value, byte) in byteOfScalar.enumerated() where byte >= 0 {
+      table[Int(byte)] = Unicode.Scalar(UInt32(value)) ?? " "
+    }
+    return table
+  }()
+
   /// The bytes that `text` stands for. Text with other characters stands for itself, as in
   /// Hugging Face's decoder.
   static func bytes(of text: String) -> [UInt8] {
@@ -133,9 +148,12 @@ extension TokenizerVocabulary {
     try require(modelKey, try file.string(modelKey), ["gpt2"])
     let preKey = "tokenizer.ggml.pre"
     let pre = try file.string(preKey)
-    try require(preKey, pre, ["smollm", "gpt-2", "llama-bpe"])
-    splitter = WordSplitter(
-      isolatesDigits: pre == "smollm", pattern: pre == "llama-bpe" ? .llama3 : .gpt2)
+    let patterns: [String: WordSplitter.Pattern] = [
+      "smollm": .gpt2, "gpt-2": .gpt2, "llama-bpe": .llama3, "qwen2": .qwen2,
+    ]
+    try require(preKey, pre, patterns.keys.sorted())
+    splitter = WordSplitter(isolatesDigits: pre == "smollm", pattern: patterns[pre])
+    composesCharacters = pre == "qwen2"
     prefersWholeWords = pre == "llama-bpe"
 
     let tokensKey = "tokenizer.ggml.tokens"

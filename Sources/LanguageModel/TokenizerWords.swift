@@ -10,13 +10,19 @@ package struct WordSplitter: Sendable, Equatable {
     /// Llama 3's: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|`
     /// ` ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
     case llama3
+    /// Qwen2's: Llama 3's with `\p{N}` for `\p{N}{1,3}`.
+    case qwen2
+
+    /// Every pattern, in the order in which they are named to users.
+    static let known: [Pattern] = [.gpt2, .llama3, .qwen2]
 
     var regularExpression: String {
       switch self {
       case .gpt2:
         #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
-      case .llama3:
-        #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"#
+      case .llama3, .qwen2:
+        #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"#
+          + (self == .llama3 ? #"\p{N}{1,3}|"# : #"\p{N}|"#)
           + #" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
       }
     }
@@ -66,7 +72,8 @@ package struct WordSplitter: Sendable, Equatable {
         let end =
           switch pattern {
           case .gpt2: Self.endOfGPT2Word(text, scalars, start, run.upperBound)
-          case .llama3: Self.endOfLlama3Word(text, scalars, start, run.upperBound)
+          case .llama3: Self.endOfLlama3Word(text, scalars, start, run.upperBound, digits: 3)
+          case .qwen2: Self.endOfLlama3Word(text, scalars, start, run.upperBound, digits: 1)
           case nil: run.upperBound
           }
         emit(start..<end)
@@ -105,7 +112,7 @@ package struct WordSplitter: Sendable, Equatable {
   }
 
   private static func endOfLlama3Word(
-    _ text: [UInt8], _ scalars: Scalars, _ start: Int, _ limit: Int
+    _ text: [UInt8], _ scalars: Scalars, _ start: Int, _ limit: Int, digits: Int
   ) -> Int {
     let classes = scalars.classes
     let first = text[scalars.starts[start]]
@@ -117,7 +124,7 @@ package struct WordSplitter: Sendable, Equatable {
     let kind = classes[start]
     if kind == .letter { return endOfRun(classes, start, limit) { $0 == .letter } }
     if kind == .number {
-      return endOfRun(classes, start, min(limit, start + 3)) { $0 == .number }
+      return endOfRun(classes, start, min(limit, start + digits)) { $0 == .number }
     }
     if kind != .newline, start + 1 < limit, classes[start + 1] == .letter {
       return endOfRun(classes, start + 1, limit) { $0 == .letter }

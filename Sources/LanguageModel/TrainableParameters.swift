@@ -65,9 +65,9 @@ extension ParameterLayout {
         name: "model.embed_tokens.weight", shape: [model.vocabularySize, hidden], offset: embedding)
     ]
     for (index, layer) in layers.enumerated() {
-      func add(_ name: String, _ shape: [Int], _ offset: Int) {
+      func add(_ name: String, _ shape: [Int], _ offset: Int, kind: String = "weight") {
         all.append(
-          Tensor(name: "model.layers.\(index).\(name).weight", shape: shape, offset: offset))
+          Tensor(name: "model.layers.\(index).\(name).\(kind)", shape: shape, offset: offset))
       }
       add("input_layernorm", [hidden], layer.attentionNorm)
       add("self_attn.q_proj", [model.queryWidth, hidden], layer.queryKeyValue)
@@ -82,6 +82,16 @@ extension ParameterLayout {
         "mlp.up_proj", [model.feedForwardSize, hidden],
         layer.gateUp + model.feedForwardSize * hidden)
       add("mlp.down_proj", [hidden, model.feedForwardSize], layer.down)
+      if let bias = layer.queryKeyValueBias {
+        let keys = bias + model.queryWidth
+        add("self_attn.q_proj", [model.queryWidth], bias, kind: "bias")
+        add("self_attn.k_proj", [model.keyValueWidth], keys, kind: "bias")
+        add("self_attn.v_proj", [model.keyValueWidth], keys + model.keyValueWidth, kind: "bias")
+      }
+      if let norms = layer.headNorms {
+        add("self_attn.q_norm", [model.headDimension], norms.query)
+        add("self_attn.k_norm", [model.headDimension], norms.key)
+      }
     }
     all.append(Tensor(name: "model.norm.weight", shape: [hidden], offset: finalNorm))
     if !model.tiesEmbeddings {

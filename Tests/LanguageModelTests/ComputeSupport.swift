@@ -8,6 +8,14 @@ let oddWeights = ModelWeights.random(
     headDimension: 6, feedForwardSize: 77, ropeTheta: 10_000, normEpsilon: 1e-5,
     maximumPositions: 160, tiesEmbeddings: true), seed: 3)
 
+/// The odd model with normalised heads (Qwen3), and with biases (Qwen2).
+let oddVariants = [true, false].map { normalizes in
+  var configuration = oddWeights.configuration
+  configuration.normalizesHeads = normalizes
+  configuration.hasQueryKeyValueBias = !normalizes
+  return ModelWeights.random(configuration: configuration, seed: 8)
+}
+
 /// Random tokens of the odd model.
 func randomTokens(_ count: Int, seed: UInt64) -> [Int32] {
   var random = RandomStream(seed: seed, purpose: "test tokens")

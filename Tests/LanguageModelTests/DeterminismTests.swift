@@ -9,10 +9,11 @@ import TransformerKernels
 
   /// Losses and final values of a fine-tune.
   private func course(
-    _ options: FineTuningOptions, threads: Int = 2, cache: TrunkCache? = nil
+    _ options: FineTuningOptions, threads: Int = 2, cache: TrunkCache? = nil,
+    weights: ModelWeights = oddWeights
   ) throws -> [Float] {
     let tuner = try FineTuner(
-      weights: oddWeights, options: options, pool: ThreadPool(threadCount: threads),
+      weights: weights, options: options, pool: ThreadPool(threadCount: threads),
       trunkCache: cache)
     var losses: [Float] = []
     try tuner.train(sequences, progress: { losses.append($0.loss) })
@@ -24,6 +25,34 @@ import TransformerKernels
     let one = try course(options(adapter), threads: 1)
     for threads in [2, 3, 5] {
       #expect(bits(try course(options(adapter), threads: threads)) == bits(one))
+    }
+  }
+
+  @Test(arguments: oddVariants.indices)
+  func trainingOfVariantsDoesNotDependOnThreads(index: Int) throws {
+    for adapter in [Adapter.full, upperAdapter] {
+      let one = try course(options(adapter), threads: 1, weights: oddVariants[index])
+      let three = try course(options(adapter), threads: 3, weights: oddVariants[index])
+      #expect(bits(three) == bits(one))
+    }
+  }
+
+  @Test(.enabled(if: MultiplicationBackend.selected == .own, "a BLAS promises no bits"))
+  func generationOfVariantsFollowsTheLogits() throws {
+    let pool = ThreadPool(threadCount: 2)
+    for weights in oddVariants {
+      let model = AdaptedModel(weights: weights, pool: pool)
+      let prompt = randomTokens(9, seed: 6)
+      let text = try model.generate(
+        [prompt], seeds: [1], options: .init(temperature: 0, maximumTokens: 12))[0]
+      #expect(text.count == 12)
+      // The keys and values that were kept give the tokens that a pass over everything gives.
+      let all = try logits(model, prompt + text)
+      let vocabulary = weights.configuration.vocabularySize
+      for (index, token) in text.enumerated() {
+        let row = all[((prompt.count - 1 + index) * vocabulary)...].prefix(vocabulary)
+        #expect(row.max() == row[row.startIndex + Int(token)])
+      }
     }
   }
 

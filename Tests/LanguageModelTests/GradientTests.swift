@@ -4,14 +4,16 @@ import TransformerKernels
 
 @Suite struct GradientTests {
   /// Compares the gradient of each tensor, in a random direction, with central differences.
-  private func check(_ adapter: Adapter, accumulationSteps: Int = 1, alignmentWeight: Float = 0)
-    throws
-  {
+  private func check(
+    _ adapter: Adapter, accumulationSteps: Int = 1, alignmentWeight: Float = 0,
+    weights: ModelWeights = oddWeights, recomputes: Bool = false
+  ) throws {
     let sequences = randomSequences([5, 19, 2, 33, 8, 11])
     let tuner = try FineTuner(
-      weights: oddWeights,
+      weights: weights,
       options: options(
-        adapter, accumulationSteps: accumulationSteps, alignmentWeight: alignmentWeight),
+        adapter, accumulationSteps: accumulationSteps, alignmentWeight: alignmentWeight,
+        recomputes: recomputes),
       pool: ThreadPool(threadCount: 2))
     var random = RandomStream(seed: 4, purpose: "directions")
     // Fills the running means and moves every tensor away from its start, B from zero above all.
@@ -47,6 +49,14 @@ import TransformerKernels
   }
 
   @Test func everyWeight() throws { try check(.full) }
+
+  @Test(arguments: oddVariants.indices) func everyWeightOfVariants(index: Int) throws {
+    for recomputes in [false, true] {
+      try check(
+        .full, accumulationSteps: 2, weights: oddVariants[index], recomputes: recomputes)
+      try check(upperAdapter, weights: oddVariants[index], recomputes: recomputes)
+    }
+  }
 
   @Test func everyAdapterMatrix() throws { try check(upperAdapter) }
 

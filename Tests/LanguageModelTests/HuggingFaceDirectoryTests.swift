@@ -40,11 +40,18 @@ import Testing
     (#""attention_bias": false"#, #""attention_bias": true"#, "attention_bias"),
     (#""mlp_bias": false"#, #""mlp_bias": true"#, "mlp_bias"),
     (
-      #""rope_theta": 5000.0"#, #""rope_scaling": {"type": "linear", "factor": 2}"#, "linear"
+      #""rope_theta": 5000.0"#, #""rope_scaling": {"type": "yarn", "factor": 2}"#, "yarn"
     ),
     (
-      #""rope_theta": 5000.0"#, #""rope_parameters": {"rope_type": "llama3"}"#, "llama3"
+      #""rope_theta": 5000.0"#, #""rope_parameters": {"rope_type": "llama3"}"#,
+      "rope_parameters.factor"
     ),
+    (
+      #""rope_theta": 5000.0"#, #""rope_scaling": {"type": "linear", "factor": 0.5}"#, "0.5"
+    ),
+    (#""model_type": "llama""#, #""model_type": "qwen2""#, "LlamaForCausalLM"),
+    (#""mlp_bias": false"#, #""use_sliding_window": true"#, "use_sliding_window"),
+    (#""mlp_bias": false"#, #""layer_types": ["sliding_attention"]"#, "layer_types"),
     (#""vocab_size": 40,"#, "", "vocab_size"),
     (#""vocab_size": 40"#, #""vocab_size": 0"#, "vocab_size"),
     (#""vocab_size": 40"#, #""vocab_size": "40""#, "vocab_size"),

@@ -31,6 +31,7 @@ struct EncodingCase: Decodable {
       var text: String
       var gpt2: [String]
       var llama3: [String]
+      var qwen2: [String]
     }
     func words(_ text: String, _ pattern: WordSplitter.Pattern?, digits: Bool = false) -> [String] {
       let bytes = Array(text.utf8)
@@ -47,10 +48,24 @@ struct EncodingCase: Decodable {
       #expect(
         words(example.text, .llama3).map { Array($0.utf8) } == example.llama3.map { Array($0.utf8) }
       )
+      #expect(
+        words(example.text, .qwen2).map { Array($0.utf8) } == example.qwen2.map { Array($0.utf8) })
     }
     #expect(words("a 12b", .gpt2, digits: true) == ["a", " ", "1", "2", "b"])
     #expect(words("a 12 b", nil, digits: true) == ["a ", "1", "2", " b"])
     #expect(words("a 12 b", nil) == ["a 12 b"])
+  }
+
+  @Test func textIsComposedWhereTheModelAsksForIt() throws {
+    let plain = try Tokenizer.load(from: try copyTiny { $0 })
+    let composing = try Tokenizer.load(
+      from: try copyTiny {
+        $0.replacingOccurrences(
+          of: #""normalizer": null"#, with: #""normalizer": {"type": "NFC"}"#)
+      })
+    let decomposed = "cafe\u{301}"
+    #expect(composing.encode(decomposed) == plain.encode("caf\u{e9}"))
+    #expect(plain.encode(decomposed) != plain.encode("caf\u{e9}"))
   }
 
   @Test func controlTokensComeOnlyFromTextThatMayHoldThem() {
@@ -119,10 +134,10 @@ struct EncodingCase: Decodable {
     for example in try decodeFixture([EncodingCase].self, "tiny_tokenizer/cases.json") {
       #expect(tokenizer.encode(example.text, allowSpecial: true) == example.ids)
     }
-    builder.metadata[1].1 = .string("qwen2")
+    builder.metadata[1].1 = .string("tekken")
     try scratch.write(builder.build(), to: "v.gguf")
     #expect(
-      modelFileError { _ = try Tokenizer.load(from: path) }?.description.contains("qwen2") == true)
+      modelFileError { _ = try Tokenizer.load(from: path) }?.description.contains("tekken") == true)
     builder.metadata[1].1 = .string("smollm")
     builder.metadata[4].1 = .strings(["a"])
     try scratch.write(builder.build(), to: "v.gguf")
@@ -141,7 +156,7 @@ struct EncodingCase: Decodable {
 
   @Test(arguments: [
     (#""type": "BPE""#, #""type": "Unigram""#, "Unigram"),
-    (#""normalizer": null"#, #""normalizer": {"type": "NFC"}"#, "NFC"),
+    (#""normalizer": null"#, #""normalizer": {"type": "NFKC"}"#, "NFKC"),
     (#""add_prefix_space": false"#, #""add_prefix_space": true"#, "prefix space"),
     (#""individual_digits": true"#, #""individual_digits": false"#, "Digits"),
     (#""type": "Digits""#, #""type": "Whitespace""#, "Whitespace"),
