@@ -145,6 +145,7 @@ package final class ShardRunner {
   ///
   /// - Parameters:
   ///   - augmentation: the D_a of the key as `augment` returned it; nil exactly at ratio 0.
+  ///   - keep: if given, called once with what was learned, after training.
   ///   - completed: called with each trial's result as soon as it is known.
   /// - Returns: facts of the fine-tune: `final_loss` (mean over the last tenth of the steps),
   ///   `steps`, `tokens`, `items_original`, `items_augmented`.
@@ -152,7 +153,7 @@ package final class ShardRunner {
   package func fineTune(
     _ key: TrainingKey, augmentation: [UInt8]?, trials: [Trial],
     progress: (ShardProgress) -> Void, shouldStop: () -> Bool,
-    completed: (TrialResult) throws -> Void
+    keep: ((TrainedParameters) throws -> Void)? = nil, completed: (TrialResult) throws -> Void
   ) throws -> [String: Double] {
     try mappingCancellation {
       let sequences = try trainingSequences(key, augmentation: augmentation)
@@ -177,6 +178,7 @@ package final class ShardRunner {
         report("training")
       }
       let trainedTokens = tokens
+      try keep?(tuner.trainedParameters)
       let adapted = tuner.adapted
       adapted.sharesPrefixes = sharing.contains(.evaluationPrefixes)
       for trial in trials {

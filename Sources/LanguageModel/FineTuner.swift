@@ -151,6 +151,9 @@ package final class FineTuner {
     return loss
   }
 
+  /// Digest of the model that is fine-tuned.
+  var weightsDigest: String { base.digest }
+
   /// The model with its present adapter or weights. It stays as it is when training goes on.
   package var adapted: AdaptedModel {
     let values = FloatBuffer(copying: trainable.values.base, count: trainable.values.count)

@@ -168,6 +168,41 @@ extension SafetensorsFile {
     _ entries: [Entry], metadata: [String: String] = [:], to path: String,
     values: (Entry) throws -> [Float]
   ) throws {
+    let (entries, start) = try layout(entries, metadata: metadata)
+    try replaceFile(at: path) { descriptor, _ in
+      try start.withUnsafeBytes { try writeAll($0, to: descriptor, at: 0, path: path) }
+      var offset = start.count
+      for entry in entries {
+        let elements = try values(entry)
+        precondition(
+          elements.count == entry.elementCount, "\(entry): \(elements.count) elements")
+        try elements.withUnsafeBytes {
+          try writeAll($0, to: descriptor, at: offset, path: path)
+          offset += $0.count
+        }
+      }
+    }
+  }
+
+  /// What `write` puts into a file, in memory.
+  package static func encode(
+    _ entries: [Entry], metadata: [String: String] = [:], values: (Entry) throws -> [Float]
+  ) throws -> [UInt8] {
+    let (entries, start) = try layout(entries, metadata: metadata)
+    var bytes = Array(start)
+    bytes.reserveCapacity(start.count + entries.reduce(0) { $0 + $1.elementCount * 4 })
+    for entry in entries {
+      let elements = try values(entry)
+      precondition(elements.count == entry.elementCount, "\(entry): \(elements.count) elements")
+      elements.withUnsafeBytes { bytes.append(contentsOf: $0) }
+    }
+    return bytes
+  }
+
+  /// The entries in the order of their data, and what precedes the data.
+  private static func layout(
+    _ entries: [Entry], metadata: [String: String]
+  ) throws -> (entries: [Entry], start: Data) {
     let entries = entries.sorted { $0.name < $1.name }
     var header: [String: HeaderValue] = [:]
     if !metadata.isEmpty { header[metadataKey] = .metadata(metadata) }
@@ -184,21 +219,7 @@ extension SafetensorsFile {
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     var json = try encoder.encode(header)
     json.append(contentsOf: repeatElement(UInt8(ascii: " "), count: (8 - json.count % 8) % 8))
-    let start = withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) } + json
-
-    try replaceFile(at: path) { descriptor, _ in
-      try start.withUnsafeBytes { try writeAll($0, to: descriptor, at: 0, path: path) }
-      var offset = start.count
-      for entry in entries {
-        let elements = try values(entry)
-        precondition(
-          elements.count == entry.elementCount, "\(entry): \(elements.count) elements")
-        try elements.withUnsafeBytes {
-          try writeAll($0, to: descriptor, at: offset, path: path)
-          offset += $0.count
-        }
-      }
-    }
+    return (entries, withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) } + json)
   }
 
   private enum HeaderValue: Encodable {

@@ -175,6 +175,24 @@ package final class LedgerReader: Sendable {
     }
   }
 
+  /// Completed fine-tunes whose trained parameters were kept, in the plan's order.
+  package func keptFineTunes() throws -> [KeptFineTune] {
+    try read { database in
+      try Row.fetchAll(
+        database,
+        sql: """
+          SELECT id, domain, bias, ratio, mitigation, seed, artifact FROM shard
+          WHERE kind = 'fine_tune' AND state = 'completed' AND artifact IS NOT NULL
+          ORDER BY ordinal
+          """
+      ).map {
+        KeptFineTune(
+          id: $0["id"], domain: $0["domain"], bias: $0["bias"], ratio: $0["ratio"],
+          mitigation: $0["mitigation"], seed: $0["seed"], artifact: $0["artifact"])
+      }
+    }
+  }
+
   /// Quarantined shards and their attempts' evidence, for people.
   package func failures() throws -> [ShardFailure] {
     try read { database in
@@ -265,6 +283,20 @@ package struct ShardFact: Sendable, Hashable {
   package let bias: String?
   package let name: String
   package let value: Double
+}
+
+/// A fine-tune whose trained parameters are among the sweep's artifacts.
+package struct KeptFineTune: Sendable, Hashable, Encodable {
+  /// The shard's name.
+  package let id: String
+  package let domain: String
+  /// Nil at ratio 0.
+  package let bias: String?
+  package let ratio: Double
+  package let mitigation: String
+  package let seed: Int64
+  /// SHA-256 of the parameters.
+  package let artifact: String
 }
 
 package struct ShardFailure: Sendable, Hashable {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LanguageModel
 import SweepCore
 import SweepCoordinator
 import SweepLedger
@@ -23,6 +24,7 @@ struct BiasSweep: AsyncParsableCommand {
         biassweep run --grid mine.yaml --workers 2    run it, or go on with it
         biassweep status --ledger mine.ledger         where it stands, also while it runs
         biassweep report --ledger mine.ledger         the results as one HTML file
+        biassweep export --ledger mine.ledger         kept adapters, for PEFT and transformers
 
       EXIT STATUS:
         0 done   1 finished with failed trials   2 infrastructure   64 usage or a wrong spec
@@ -31,7 +33,8 @@ struct BiasSweep: AsyncParsableCommand {
     version: version,
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
-      CoordinatorCommand.self, WorkerCommand.self, TasksCommand.self, DoctorCommand.self,
+      ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, TasksCommand.self,
+      DoctorCommand.self,
     ])
 
   /// Parses and runs the command, and maps every error to one message and an exit status.
@@ -52,7 +55,8 @@ struct BiasSweep: AsyncParsableCommand {
     switch error {
     case is InvalidSpec, LedgerError.otherSweep, is UsageError:
       fail("\(error)", status: .usage)
-    case is LedgerError, is ServerError, is WorkerError, is InfrastructureError:
+    case is LedgerError, is ServerError, is WorkerError, is InfrastructureError,
+      is ModelFileError, is TrainedParametersError:
       fail("\(error)", status: .infrastructure)
     default:
       // ArgumentParser's own errors, help requests and exit codes.

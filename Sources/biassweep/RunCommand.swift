@@ -17,6 +17,7 @@ struct RunCommand: AsyncParsableCommand {
         biassweep run --preset smoke
         biassweep run --grid mine.yaml --ledger mine.ledger --workers 4 --threads 8
         biassweep run --preset smoke --json > result.json
+        biassweep run --preset smoke --keep-parameters 4    for `biassweep export`
       """)
 
   @OptionGroup var selection: SweepSelection
@@ -31,6 +32,9 @@ struct RunCommand: AsyncParsableCommand {
   var threads: Int?
 
   @OptionGroup var trunk: TrunkOptions
+
+  @Option(help: KeptFineTunes.help)
+  var keepParameters = KeptFineTunes.none
 
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
@@ -87,8 +91,10 @@ struct RunCommand: AsyncParsableCommand {
       _ = try await server.run { port in
         let group = LocalWorkers(
           count: workers,
-          arguments: ["--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)"]
-            + trunk.arguments,
+          arguments: [
+            "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)",
+            "--keep-parameters", keepParameters.description,
+          ] + trunk.arguments,
           logs: logs, logger: session.logger
         ) { reason in
           surrender.withLock { $0 = reason }

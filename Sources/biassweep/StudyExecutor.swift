@@ -13,7 +13,10 @@ final class StudyExecutor: Sendable {
   private let slots: Int
   private let trunkBytes: Int
   private let logger: Logger
+  private let kept: KeptFineTunes
   private let runners = Mutex<[Runner]>([])
+  /// Fine-tunes whose parameters are kept; known once the spec is.
+  private let keptShards = Mutex<Set<ShardID>>([])
 
   /// A runner is used by one shard at a time: it is out of the list meanwhile.
   private struct Runner: @unchecked Sendable {
@@ -24,10 +27,12 @@ final class StudyExecutor: Sendable {
   ///   - threads: of each shard.
   ///   - slots: shards at once.
   ///   - trunkBytes: most disk space for outputs of frozen layers, 0 for none.
-  init(threads: Int, slots: Int, trunkBytes: Int, logger: Logger) {
+  ///   - kept: fine-tunes whose parameters become artifacts.
+  init(threads: Int, slots: Int, trunkBytes: Int, kept: KeptFineTunes, logger: Logger) {
     self.threads = threads
     self.slots = slots
     self.trunkBytes = trunkBytes
+    self.kept = kept
     self.logger = logger
   }
 
@@ -50,6 +55,8 @@ final class StudyExecutor: Sendable {
           trunkCache: trunkCache))
     }
     runners.withLock { $0 = loaded }
+    let fineTunes = ShardPlan(spec: spec, tasks: tasks).shards.filter { !$0.trials.isEmpty }
+    keptShards.withLock { $0 = Set(fineTunes.prefix(kept.limit).map(\.id)) }
     return [
       "arithmetic": MultiplicationBackend.arithmetic,
       "model": model.weights.digest,
@@ -81,13 +88,16 @@ final class StudyExecutor: Sendable {
           key, items: items, progress: progress, shouldStop: { control.isCancelled })
         return ShardProduct(artifact: jsonl, facts: facts)
       case .fineTune(let key, _):
+        var parameters: [UInt8]?
+        let keeps = keptShards.withLock { $0.contains(assignment.shard.id) }
         let facts = try runner.runner.fineTune(
           key, augmentation: assignment.input, trials: assignment.trials, progress: progress,
-          shouldStop: { control.isCancelled }
+          shouldStop: { control.isCancelled },
+          keep: keeps ? { parameters = try $0.encoded() } : nil
         ) { result in
           control.complete(result.trial, metrics: result.metrics, notes: result.notes)
         }
-        return ShardProduct(facts: facts)
+        return ShardProduct(artifact: parameters, facts: facts)
       }
     } catch StudyError.cancelled {
       throw CancellationError()

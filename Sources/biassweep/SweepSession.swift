@@ -28,7 +28,8 @@ struct SweepSession: Sendable {
       now: Date().timeIntervalSince1970)
     do {
       artifacts = try ArtifactStore(
-        directory: URL(fileURLWithPath: ledgerPath + ".artifacts", isDirectory: true))
+        directory: URL(
+          fileURLWithPath: Self.artifactDirectory(ledger: ledgerPath), isDirectory: true))
     } catch {
       throw InfrastructureError(
         description: "Cannot make the directory \(ledgerPath).artifacts: "
@@ -39,6 +40,9 @@ struct SweepSession: Sendable {
       definition: definition, plan: plan, ledger: ledger, version: BiasSweep.version,
       keepLeases: keepLeases, logger: logger)
   }
+
+  /// Where the artifacts of a sweep are, each under its SHA-256.
+  static func artifactDirectory(ledger path: String) -> String { path + ".artifacts" }
 
   private struct Output: Encodable {
     let trialsDeclared: Int

@@ -31,6 +31,9 @@ struct WorkerCommand: AsyncParsableCommand {
 
   @OptionGroup var trunk: TrunkOptions
 
+  @Option(help: KeptFineTunes.help)
+  var keepParameters = KeptFineTunes.none
+
   @Flag(help: .hidden)
   var untilInputEnds = false
 
@@ -64,7 +67,8 @@ struct WorkerCommand: AsyncParsableCommand {
     let worker = Worker(
       info: info, host: host, port: port, version: BiasSweep.version,
       executor: StudyExecutor(
-        threads: threads, slots: slots, trunkBytes: trunk.byteLimit, logger: logger
+        threads: threads, slots: slots, trunkBytes: trunk.byteLimit, kept: keepParameters,
+        logger: logger
       ).shardExecutor,
       patience: .seconds(patience), logger: logger)
 

@@ -39,6 +39,32 @@ struct ShardRunnerTests {
     return (results, facts)
   }
 
+  @Test func whatIsKeptIsTheAdapterThatWasEvaluated() throws {
+    let runner = try runner()
+    let shard = try #require(shards.last { !$0.trials.isEmpty })
+    guard case .fineTune(let key, let trials) = shard.work else { return }
+    let augmentation = try key.augmentation.map {
+      try AugmentationSet(items: Synthetic.augmented($0, count: 40)).encoded()
+    }
+    func keep() throws -> [TrainedParameters] {
+      var kept: [TrainedParameters] = []
+      _ = try runner.fineTune(
+        key, augmentation: augmentation, trials: trials, progress: { _ in },
+        shouldStop: { false }, keep: { kept.append($0) }, completed: { _ in })
+      return kept
+    }
+    let first = try keep()
+    let parameters = try #require(first.count == 1 ? first[0] : nil)
+    guard case .lora(let lora) = parameters.adapter else {
+      Issue.record("a fine-tune of the study is LoRA")
+      return
+    }
+    #expect(lora.rank == spec.training.rank && parameters.baseDigest == model.weights.digest)
+    let changed = parameters.names.filter { $0.contains("lora_B") }
+    #expect(!changed.isEmpty && changed.allSatisfy { parameters[$0]?.contains { $0 != 0 } == true })
+    #expect(try keep()[0].encoded() == parameters.encoded())
+  }
+
   @Test func everyTrialOfTheGridGetsItsMetrics() throws {
     let runner = try runner()
     var seen: Set<TrialID> = []

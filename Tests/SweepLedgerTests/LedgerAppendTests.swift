@@ -51,6 +51,34 @@ struct LedgerAppendTests {
     #expect(stored == [0.1 + 0.2, .leastNonzeroMagnitude, 1e300])
   }
 
+  @Test func fineTunesWithAnArtifactAreListed() throws {
+    let ledger = try sample.ledger(path)
+    try ledger.append(allKinds, now: 2_000)
+    let reader = try LedgerReader(path: path)
+    #expect(try reader.keptFineTunes().isEmpty)
+    let shard = sample.plan.shards[6]
+    let artifact = ContentDigest(of: [1, 2, 3])
+    try ledger.append(
+      [.sweepResumed]
+        + [
+          .shardLeased(
+            shard: shard.id, worker: "worker-1", token: LeaseToken(100), attempt: 1)
+        ]
+        + shard.trials.map {
+          .trialCompleted(trial: $0.id, token: LeaseToken(100), metrics: ["m": 1], notes: [:])
+        }
+        + [
+          .shardCompleted(
+            shard: shard.id, token: LeaseToken(100), artifact: artifact, facts: [:])
+        ], now: 2_001)
+    let kept = try reader.keptFineTunes()
+    #expect(kept.map(\.id) == [shard.id.description])
+    #expect(kept.map(\.artifact) == [artifact.description])
+    guard case .fineTune(let key, _) = shard.work else { return }
+    #expect(kept[0].ratio == key.ratio && kept[0].seed == Int64(key.seed))
+    #expect(kept[0].bias == key.bias?.rawValue && kept[0].mitigation == key.mitigation.rawValue)
+  }
+
   /// What is written by hand must read as the general encoder writes it.
   @Test func payloadsAreWhatTheEncoderWrites() throws {
     let ledger = try sample.ledger(path)
