@@ -31,6 +31,7 @@ let package = Package(
   products: [
     .executable(name: "biassweep", targets: ["biassweep"]),
     .executable(name: "biassweep-bench", targets: ["biassweep-bench"]),
+    .executable(name: "biassweep-fuzz", targets: ["biassweep-fuzz"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -116,6 +117,11 @@ let package = Package(
         "TransformerKernels", "LanguageModel", "BiasStudy", arguments, logging, grpcCore,
         grpcTransport,
       ],
+      swiftSettings: strict),
+    // Depends on no network code, so that builds with sanitizers are short.
+    .executableTarget(
+      name: "biassweep-fuzz",
+      dependencies: ["SweepCore", "LanguageModel", "BiasStudy", "TransformerKernels"],
       swiftSettings: strict),
 
     .target(name: "SweepTestKit", dependencies: ["SweepCore"], swiftSettings: strict),
