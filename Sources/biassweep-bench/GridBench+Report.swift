@@ -11,17 +11,19 @@ extension GridBench {
     var trials: Int
     var own_fine_tunes: Int
     var own_fine_tunes_timed: Int
-    var own_seconds: Double
-    var own_trials_per_hour: Double
+    var own_seconds: Double?
+    var own_trials_per_hour: Double?
     var own_disk_megabytes: Int
     var reference_fine_tunes: Int
-    var reference_sampled: Int
-    var reference_seconds_estimated: Double?
+    var reference_fine_tunes_timed: Int
+    var reference_seconds: Double?
     var reference_trials_per_hour: Double?
     /// Trials per hour, ours over the reference's.
     var factor: Double?
     /// The same with the reference's repetitions at ratio 0 left out.
     var factor_distinct: Double?
+    /// Mean seconds of a fine-tune and its evaluation, by ratio.
+    var by_ratio: [String: Times] = [:]
     /// Largest and mean difference of the final loss between the sides, over equal fine-tunes.
     var loss_difference_largest: Double?
     var loss_mean_own: Double?
@@ -30,40 +32,60 @@ extension GridBench {
     var accuracy_mean_reference: Double?
     /// Trials run both with everything shared and with less, and how many agree in every bit.
     var exactness: [String: String]
+
+    struct Times: Encodable {
+      var own: Double?
+      var own_training: Double?
+      var reference: Double?
+      var reference_training: Double?
+    }
   }
 
-  /// Totals over all lines; a part of the fine-tunes stands for all, by its mean time.
+  /// Totals over all lines; the fine-tunes timed at a ratio stand for all at this ratio, whose times
+  /// differ little but for what is new to the caches. A ratio of which none was timed leaves the
+  /// totals out.
   func report() throws -> Report {
     let fineTunes = sharing.fineTunes(of: plan)
     let own = try lines(ownFile(sharing), OwnLine.self)
     let reference = try lines("reference.jsonl", ReferenceLine.self)
     let trials = plan.grid.points.count
     let jobs = trials / definition.tasks.count
-    let scale = own.isEmpty ? 0 : Double(fineTunes.count) / Double(own.count)
-    let ownSeconds = own.map(\.seconds).reduce(0, +) * scale
     var report = Report(
       domain: domain.rawValue, top_layers: definition.spec.training.topLayers ?? 0, trials: trials,
       own_fine_tunes: fineTunes.count, own_fine_tunes_timed: own.count,
-      own_seconds: ownSeconds.rounded(to: 1),
-      own_trials_per_hour: ownSeconds > 0 ? (Double(trials) / ownSeconds * 3600).rounded(to: 1) : 0,
       own_disk_megabytes: (store?.statistics.bytes ?? 0) >> 20, reference_fine_tunes: jobs,
-      reference_sampled: reference.count, exactness: try exactness())
-    guard !reference.isEmpty else { return report }
+      reference_fine_tunes_timed: reference.count, exactness: try exactness())
 
-    // A fine-tune's time depends on its number of items, so each ratio has a mean of its own.
-    var seconds = 0.0
-    var distinctSeconds = 0.0
-    let ratios = Dictionary(grouping: reference) { Self.ratio($0.conditions) }
-    for ratio in definition.spec.ratios {
-      let sample = ratios["\(ratio)"] ?? reference
-      let mean = sample.map(\.seconds).reduce(0, +) / Double(sample.count)
-      let count = Double(jobs / definition.spec.ratios.count)
-      seconds += mean * count
-      distinctSeconds += mean * (ratio == 0 ? Double(definition.spec.seeds.count) : count)
+    var ownSeconds: Double? = 0
+    var seconds: Double? = 0
+    var distinctSeconds: Double? = 0
+    func add(_ mean: Double?, times count: Int, to sum: inout Double?) {
+      sum = mean.flatMap { mean in sum.map { $0 + mean * Double(count) } }
     }
-    report.reference_seconds_estimated = seconds.rounded(to: 1)
-    report.reference_trials_per_hour = (Double(trials) / seconds * 3600).rounded(to: 1)
-    if ownSeconds > 0 {
+    for ratio in definition.spec.ratios {
+      let ours = own.filter { Self.ratio($0.conditions) == "\(ratio)" }
+      let theirs = reference.filter { Self.ratio($0.conditions) == "\(ratio)" }
+      let times = Report.Times(
+        own: Self.mean(ours.map(\.seconds)),
+        own_training: Self.mean(ours.map(\.training_seconds)),
+        reference: Self.mean(theirs.map(\.seconds)),
+        reference_training: Self.mean(theirs.map(\.training_seconds)))
+      report.by_ratio["\(ratio)"] = times
+      add(times.own, times: fineTunes.count { $0.key.ratio == ratio }, to: &ownSeconds)
+      let count = jobs / definition.spec.ratios.count
+      add(times.reference, times: count, to: &seconds)
+      add(
+        times.reference, times: ratio == 0 ? definition.spec.seeds.count : count,
+        to: &distinctSeconds)
+    }
+    func perHour(_ seconds: Double?) -> Double? {
+      seconds.map { (Double(trials) / $0 * 3600).rounded(to: 1) }
+    }
+    report.own_seconds = ownSeconds?.rounded(to: 1)
+    report.own_trials_per_hour = perHour(ownSeconds)
+    report.reference_seconds = seconds?.rounded(to: 1)
+    report.reference_trials_per_hour = perHour(seconds)
+    if let ownSeconds, let seconds, let distinctSeconds {
       report.factor = (seconds / ownSeconds).rounded(to: 2)
       report.factor_distinct = (distinctSeconds / ownSeconds).rounded(to: 2)
     }
@@ -74,17 +96,18 @@ extension GridBench {
         .map { ($0, line) }
     }
     guard !pairs.isEmpty else { return report }
-    func mean(_ values: [Double]) -> Double? {
-      values.isEmpty ? nil : (values.reduce(0, +) / Double(values.count)).rounded(to: 4)
-    }
     report.loss_difference_largest = pairs.map { abs($0.final_loss - $1.final_loss) }.max()
-    report.loss_mean_own = mean(pairs.map { $0.0.final_loss })
-    report.loss_mean_reference = mean(pairs.map { $0.1.final_loss })
-    report.accuracy_mean_own = mean(
+    report.loss_mean_own = Self.mean(pairs.map { $0.0.final_loss })
+    report.loss_mean_reference = Self.mean(pairs.map { $0.1.final_loss })
+    report.accuracy_mean_own = Self.mean(
       pairs.flatMap { $0.0.metrics.values.compactMap { $0["accuracy"] } })
-    report.accuracy_mean_reference = mean(
+    report.accuracy_mean_reference = Self.mean(
       pairs.flatMap { $0.1.tasks.values.compactMap(\.accuracy) })
     return report
+  }
+
+  private static func mean(_ values: [Double]) -> Double? {
+    values.isEmpty ? nil : (values.reduce(0, +) / Double(values.count)).rounded(to: 4)
   }
 
   private static func ratio(_ conditions: String) -> String {

@@ -227,6 +227,7 @@ final class GridBench {
     var number: Int
     var conditions: String
     var seconds: Double
+    var training_seconds: Double
     var final_loss: Double
     var misses: Int
     var metrics: [String: [String: Double]]
@@ -269,18 +270,23 @@ final class GridBench {
       let augmentation = try augmentation(work.key)
       let missesBefore = trunkCache?.statistics.misses ?? 0
       let before = ContinuousClock.now
+      var trained = before
       let facts = try runner.fineTune(
-        work.key, augmentation: augmentation, trials: work.trials, progress: { _ in },
-        shouldStop: { false }
+        work.key, augmentation: augmentation, trials: work.trials,
+        progress: { if $0.phase == "training" { trained = .now } }, shouldStop: { false }
       ) { metrics[$0.trial.description] = $0.metrics }
       let line = OwnLine(
         number: number, conditions: work.key.conditions,
-        seconds: before.duration(to: .now).seconds, final_loss: facts["final_loss"] ?? .nan,
+        seconds: before.duration(to: .now).seconds,
+        training_seconds: before.duration(to: trained).seconds,
+        final_loss: facts["final_loss"] ?? .nan,
         misses: (trunkCache?.statistics.misses ?? 0) - missesBefore, metrics: metrics)
       var data = try JSONEncoder().encode(line)
       data.append(UInt8(ascii: "\n"))
       try append(data, to: ownFile(sharing))
-      note("\(line.conditions): \(line.seconds.rounded(to: 2)) s, \(line.misses) items new")
+      note(
+        "\(line.conditions): \(line.seconds.rounded(to: 2)) s, of it training "
+          + "\(line.training_seconds.rounded(to: 2)) s, \(line.misses) items new")
     }
   }
 

@@ -15,8 +15,9 @@ struct GridBenchmark: ParsableCommand {
       directory. Each call goes on where the last one ended, so that a long comparison can be made \
       in short parts, and ends with one line of JSON over all that was measured so far.
 
-      Per fine-tune, the reference is timed on as many as asked for, spread over the grid, and the \
-      time of the whole grid follows from their mean; `reference_sampled` says how many.
+      The reference is timed on as many fine-tunes as asked for, spread over the grid, and so may \
+      our side be (--every). Where not all were timed, the time of the whole grid follows from the \
+      mean at each ratio; `own_fine_tunes_timed` and `reference_fine_tunes_timed` say how many.
 
       EXAMPLES:
         biassweep-bench grid --directory grid8
@@ -28,6 +29,7 @@ struct GridBenchmark: ParsableCommand {
 
   @Option(help: "Where the grid and all results are kept.") var directory: String
   @Option(help: "gender or culture.") var domain = "culture"
+  @Option(help: "The three ratios.") var ratios = "0,0.1,0.2"
   @Option(help: "LoRA on this many of the top layers.") var topLayers = 8
   @Option(help: "Bias-carrying original items.") var originalItems = 64
   @Option(help: "Format examples of each task.") var formatItems = 16
@@ -94,7 +96,8 @@ struct GridBenchmark: ParsableCommand {
       document: BenchmarkSweep.document([
         "name": ["grid"], "tasks": tasks,
         "biases": ["contextual-single-explicit", "contrastive-single-explicit"],
-        "ratios": ["0", "0.2", "0.5"], "mitigations": ["none", "token", "mask", "loss"],
+        "ratios": ratios.split(separator: ",").map(String.init),
+        "mitigations": ["none", "token", "mask", "loss"],
         "seeds": ["1", "2"],
         "data.original_items": ["\(originalItems)"], "data.format_items": ["\(formatItems)"],
         "data.test_items": ["\(testItems)"],
