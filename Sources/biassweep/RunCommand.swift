@@ -32,6 +32,8 @@ struct RunCommand: AsyncParsableCommand {
 
   @OptionGroup var trunk: TrunkOptions
 
+  @OptionGroup var cacheOption: CacheOption
+
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
 
@@ -48,6 +50,7 @@ struct RunCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    cacheOption.apply()
     let session = try SweepSession(
       selection: selection, ledger: ledger, keepLeases: false,
       logLevel: verbose ? .info : .warning)
@@ -87,8 +90,10 @@ struct RunCommand: AsyncParsableCommand {
       _ = try await server.run { port in
         let group = LocalWorkers(
           count: workers,
-          arguments: ["--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)"]
-            + trunk.arguments,
+          arguments: [
+            "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)",
+            "--local-checkpoints",
+          ] + trunk.arguments,
           logs: logs, logger: session.logger
         ) { reason in
           surrender.withLock { $0 = reason }
