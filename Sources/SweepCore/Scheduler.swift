@@ -135,6 +135,8 @@ package struct Scheduler: Sendable {
   var unsettled: Int
   package var inputs: [String: String]?
   package var stopReason: String?
+  /// Set while the process ends: nothing further is leased. A restart forgets it.
+  package var isEnding = false
   /// Ordinals that may be queued; entries whose shard has moved on are skipped when popped.
   var ready = Heap<Int>()
   /// Shards that wait for their time, most urgent first; entries may be outdated too.

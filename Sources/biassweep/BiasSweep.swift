@@ -24,6 +24,10 @@ struct BiasSweep: AsyncParsableCommand {
         biassweep status --ledger mine.ledger         where it stands, also while it runs
         biassweep report --ledger mine.ledger         the results as one HTML file
 
+      For several machines: `certs` makes credentials, `coordinator` and `worker` run a sweep, \
+      `workers`, `shards`, `attempts`, `pause`, `resume`, `drain`, `retry` and `cancel` look at it \
+      and steer it.
+
       EXIT STATUS:
         0 done   1 finished with failed trials   2 infrastructure   64 usage or a wrong spec
         130 interrupted; the same command goes on
@@ -32,6 +36,9 @@ struct BiasSweep: AsyncParsableCommand {
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
       CoordinatorCommand.self, WorkerCommand.self, TasksCommand.self, DoctorCommand.self,
+      CertsCommand.self, WorkersCommand.self, ShardsCommand.self, AttemptsCommand.self,
+      PauseCommand.self, ResumeCommand.self, DrainCommand.self, RetryCommand.self,
+      CancelCommand.self,
     ])
 
   /// Parses and runs the command, and maps every error to one message and an exit status.
@@ -52,7 +59,8 @@ struct BiasSweep: AsyncParsableCommand {
     switch error {
     case is InvalidSpec, LedgerError.otherSweep, is UsageError:
       fail("\(error)", status: .usage)
-    case is LedgerError, is ServerError, is WorkerError, is InfrastructureError:
+    case is LedgerError, is ServerError, is WorkerError, is InfrastructureError,
+      is CredentialError, is LogOutput.CannotOpen:
       fail("\(error)", status: .infrastructure)
     default:
       // ArgumentParser's own errors, help requests and exit codes.
@@ -98,9 +106,11 @@ enum Console {
     FileHandle.standardOutput.write(Data((text + "\n").utf8))
   }
 
-  /// Prints a value as one JSON object with keys in `CodingKeys` spelling, sorted.
+  /// Prints a value as JSON on one line, keys in snake_case and sorted.
   static func output(json value: some Encodable) throws {
     let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    encoder.dateEncodingStrategy = .iso8601
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     output(String(decoding: try encoder.encode(value), as: UTF8.self))
   }

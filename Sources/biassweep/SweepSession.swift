@@ -18,7 +18,7 @@ struct SweepSession: Sendable {
   private let started = Date()
 
   init(
-    selection: SweepSelection, ledger path: String?, keepLeases: Bool, logLevel: Logger.Level
+    selection: SweepSelection, ledger path: String?, keepLeases: Bool, logger: Logger
   ) throws {
     let definition = try selection.definition()
     ledgerPath = path ?? "\(definition.spec.name).ledger"
@@ -34,7 +34,7 @@ struct SweepSession: Sendable {
         description: "Cannot make the directory \(ledgerPath).artifacts: "
           + error.localizedDescription)
     }
-    logger = .biassweep(level: logLevel)
+    self.logger = logger
     coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, version: BiasSweep.version,
       keepLeases: keepLeases, logger: logger)
