@@ -204,7 +204,7 @@ struct HostileClientTests {
     let request = WorkerMessage.with { $0.workRequest = .with { $0.slots = 1 } }
     let assigned = try await siege.session(
       [Siege.hello("hand"), Siege.ready, request], until: { $0.assignment.token != 0 })
-    let token = try #require(assigned.last?.assignment.token)
+    let token = try #require(assigned.map(\.assignment.token).first { $0 != 0 })
     let holding = WorkerMessage.with {
       $0.ready = .with {
         $0.inputs = ["model": "m"]
@@ -218,14 +218,21 @@ struct HostileClientTests {
     let first = try await siege.session(
       [Siege.hello("hand"), holding, report], until: { $0.acknowledgement.request == 9 })
     let outcomes = try await [("hand", holding), ("other", holding)].asyncMap { name, ready in
-      try await siege.session(
-        [Siege.hello(name), ready, report], until: { $0.acknowledgement.request == 9 }
-      ).last?.acknowledgement.outcome
+      Self.outcome(
+        of: 9,
+        in: try await siege.session(
+          [Siege.hello(name), ready, report], until: { $0.acknowledgement.request == 9 }))
     }
-    #expect(first.last?.acknowledgement.outcome == .accepted)
+    #expect(Self.outcome(of: 9, in: first) == .accepted)
     #expect(outcomes == [.stale, .stale])
     try await Deployment.worker("good", port: port).run()
     #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
+  }
+
+  private static func outcome(
+    of request: UInt64, in answers: [CoordinatorMessage]
+  ) -> Biassweep_V1_Acknowledgement.Outcome? {
+    answers.map(\.acknowledgement).first { $0.request == request }?.outcome
   }
 
   /// A worker says that a shard is done whose product it never stored.
@@ -239,7 +246,7 @@ struct HostileClientTests {
     let assigned = try await siege.session(
       [Siege.hello("liar"), Siege.ready, .with { $0.workRequest = .with { $0.slots = 1 } }],
       until: { $0.assignment.token != 0 })
-    let token = try #require(assigned.last?.assignment.token)
+    let token = try #require(assigned.map(\.assignment.token).first { $0 != 0 })
     try await siege.session(
       [
         Siege.hello("liar"),

@@ -55,7 +55,7 @@ struct MutualTLSTests {
         ("the coordinator", .mutualTLS(try credentials(.coordinator, "head"))),
       ] {
         await #expect(throws: RPCError.self, "\(name)") {
-          try await siege.session(security, [Siege.hello("node2/1"), Siege.ready])
+          try await siege.session([Siege.hello("node2/1"), Siege.ready], security: security)
         }
       }
     }
@@ -101,7 +101,8 @@ struct MutualTLSTests {
     let lines = try await besideCoordinator { siege in
       let error = await #expect(throws: RPCError.self) {
         try await siege.session(
-          .mutualTLS(try credentials(.worker, "node2")), [Siege.hello("node1/good"), Siege.ready])
+          [Siege.hello("node1/good"), Siege.ready],
+          security: .mutualTLS(try credentials(.worker, "node2")))
       }
       #expect(error?.code == .permissionDenied)
     }
@@ -118,7 +119,8 @@ struct MutualTLSTests {
       #expect(steering?.code == .permissionDenied)
       let working = await #expect(throws: RPCError.self) {
         try await siege.session(
-          .mutualTLS(try credentials(.operator, "alice")), [Siege.hello("alice"), Siege.ready])
+          [Siege.hello("alice"), Siege.ready],
+          security: .mutualTLS(try credentials(.operator, "alice")))
       }
       #expect(working?.code == .permissionDenied)
     }

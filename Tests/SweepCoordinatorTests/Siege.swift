@@ -38,7 +38,8 @@ struct Siege: Sendable {
     try await attack(Siege(deployment: deployment, port: port, recorder: recorder))
     try await Deployment.worker(workerName, port: port, security: worker).run()
     #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
-    #expect(try deployment.reader.resultDigest() == (try await peacefulDigest()))
+    let peaceful = try await peacefulDigest()
+    #expect(try deployment.reader.resultDigest() == peaceful)
     return recorder.lines
   }
 
@@ -79,7 +80,7 @@ struct Siege: Sendable {
   /// Sends messages and returns the answers up to the one that `until` accepts.
   @discardableResult
   func session(
-    _ security: ConnectionSecurity = .plaintext, _ messages: [WorkerMessage],
+    _ messages: [WorkerMessage], security: ConnectionSecurity = .plaintext,
     until: @escaping @Sendable (CoordinatorMessage) -> Bool = { _ in false }
   ) async throws -> [CoordinatorMessage] {
     try await withClient(security) { client in
@@ -95,9 +96,9 @@ struct Siege: Sendable {
         onResponse: { response in
           defer { done.send(true) }
           var answers: [CoordinatorMessage] = []
-          for try await answer in response.messages {
-            answers.append(answer)
-            if until(answer) { break }
+          for try await message in response.messages {
+            answers += message.batch
+            if message.batch.contains(where: until) { break }
           }
           return answers
         })
