@@ -42,6 +42,9 @@ struct CoordinatorCommand: AsyncParsableCommand {
 
   @OptionGroup var log: LogOptions
 
+  @Flag(help: "Go on with a sweep that was cancelled.")
+  var revive = false
+
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
 
@@ -58,7 +61,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
     let log = try self.log.open()
     let security = try credentials.security(.coordinator)
     let session = try SweepSession(
-      selection: selection, ledger: ledger, keepLeases: true, logger: log.logger)
+      selection: selection, ledger: ledger, keepLeases: true, revive: revive, logger: log.logger)
     let server = CoordinatorServer(
       coordinator: session.coordinator, artifacts: session.artifacts, host: host, port: port,
       security: security, logger: log.logger)

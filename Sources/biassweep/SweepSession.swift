@@ -18,7 +18,7 @@ struct SweepSession: Sendable {
   private let started = Date()
 
   init(
-    selection: SweepSelection, ledger path: String?, keepLeases: Bool, logger: Logger
+    selection: SweepSelection, ledger path: String?, keepLeases: Bool, revive: Bool, logger: Logger
   ) throws {
     let definition = try selection.definition()
     ledgerPath = path ?? "\(definition.spec.name).ledger"
@@ -37,7 +37,7 @@ struct SweepSession: Sendable {
     self.logger = logger
     coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, version: BiasSweep.version,
-      keepLeases: keepLeases, logger: logger)
+      keepLeases: keepLeases, revive: revive, logger: logger)
   }
 
   private struct Output: Encodable {
