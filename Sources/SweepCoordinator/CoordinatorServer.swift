@@ -56,6 +56,7 @@ package struct CoordinatorServer: Sendable {
         CoordinationService(
           coordinator: coordinator, artifacts: artifacts, peers: listener.peers,
           limits: callLimits),
+        ControlService(coordinator: coordinator),
       ],
       interceptors: [CallGuard(peers: listener.peers, logger: logger, limits: callLimits)])
 
