@@ -26,6 +26,8 @@ struct Address: ExpressibleByArgument {
   let host: String
   let port: Int
 
+  var defaultValueDescription: String { "\(host):\(port)" }
+
   init(host: String, port: Int) {
     self.host = host
     self.port = port

@@ -44,7 +44,8 @@ struct CancelCommand: AsyncParsableCommand {
     commandName: "cancel", abstract: "Give shards up, or end the whole sweep.",
     discussion: """
       Leases of what is cancelled end at once; results so far stay. A cancelled shard runs again \
-      after `retry`. A cancelled sweep stays cancelled when its coordinator is started again.
+      after `retry`. A cancelled sweep stays cancelled when its coordinator is started again, \
+      unless with --revive.
 
       EXAMPLES:
         biassweep cancel 'gender/contextual_single_explicit/0.5/none/1' --reason "wrong prompt"

@@ -65,8 +65,8 @@ struct HostileClientTests {
         }
       }
       #expect(error?.code == .deadlineExceeded)
-      let left = try FileManager.default.contentsOfDirectory(
-        atPath: siege.deployment.artifacts.directory.path)
+      let directory = try siege.deployment.artifacts.directory.path
+      let left = try FileManager.default.contentsOfDirectory(atPath: directory)
       #expect(left.filter { !$0.hasSuffix(".partial") }.isEmpty)
     }
   }
@@ -122,10 +122,8 @@ struct HostileClientTests {
         }
       }
       #expect(down?.code == .invalidArgument)
-      #expect(
-        try FileManager.default.contentsOfDirectory(
-          atPath: siege.deployment.artifacts.directory.path
-        ).isEmpty)
+      let directory = try siege.deployment.artifacts.directory.path
+      #expect(try FileManager.default.contentsOfDirectory(atPath: directory).isEmpty)
     }
     #expect(lines.count == 2)
   }

@@ -92,7 +92,12 @@ struct SteeringTests {
       gate.open(1000)
       // The busy worker reports its shard and asks for more; a second one asks, too.
       let idle = Task { try await Deployment.worker("idle", port: siege.port).run() }
-      while try await shards(siege, inState: "completed").isEmpty || workers(siege).count < 2 {}
+      var isQuiet = false
+      while !isQuiet {
+        let completed = try await shards(siege, inState: "completed")
+        let present = try await workers(siege)
+        isQuiet = !completed.isEmpty && present.count == 2
+      }
       #expect(try await shards(siege, inState: "leased").isEmpty)
       #expect(try await attempts(siege).map(\.shard) == [running.description])
       #expect(try await steer(siege, .with { $0.resume = .init() }).accepted)
