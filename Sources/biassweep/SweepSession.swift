@@ -20,8 +20,8 @@ struct SweepSession: Sendable {
   static let defaultCheckpointSpace = ByteSize(bytes: 20 << 30)
 
   init(
-    selection: SweepSelection, ledger path: String?, keepLeases: Bool,
-    checkpointSpace: ByteSize = defaultCheckpointSpace, logLevel: Logger.Level
+    selection: SweepSelection, ledger path: String?, keepLeases: Bool, revive: Bool,
+    checkpointSpace: ByteSize = defaultCheckpointSpace, logger: Logger
   ) throws {
     let definition = try selection.definition()
     ledgerPath = path ?? "\(definition.spec.name).ledger"
@@ -42,10 +42,10 @@ struct SweepSession: Sendable {
         description: "Cannot make or read \(ledgerPath).artifacts and \(ledgerPath).checkpoints: "
           + error.localizedDescription)
     }
-    logger = .biassweep(level: logLevel)
+    self.logger = logger
     coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, checkpoints: checkpoints,
-      version: BiasSweep.version, keepLeases: keepLeases, logger: logger)
+      version: BiasSweep.version, keepLeases: keepLeases, revive: revive, logger: logger)
   }
 
   /// Where the artifacts of a sweep are, each under its SHA-256.
