@@ -11,7 +11,8 @@ struct Bench: AsyncParsableCommand {
       """,
     subcommands: [
       StepBenchmark.self, GridBenchmark.self, GEMMBenchmark.self, DispatchBenchmark.self,
-      StatusBenchmark.self, LightClients.self, CheckpointBenchmark.self,
+      StatusBenchmark.self, RecoveryBenchmark.self, FailoverBenchmark.self, LightClients.self,
+      CheckpointBenchmark.self,
     ])
 }
 

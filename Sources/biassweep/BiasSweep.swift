@@ -37,8 +37,8 @@ struct BiasSweep: AsyncParsableCommand {
     version: version,
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
-      ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, TasksCommand.self,
-      DoctorCommand.self, CertsCommand.self, WorkersCommand.self, ShardsCommand.self,
+      ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, LedgerCommand.self,
+      TasksCommand.self, DoctorCommand.self, CertsCommand.self, WorkersCommand.self, ShardsCommand.self,
       AttemptsCommand.self, PauseCommand.self, ResumeCommand.self, DrainCommand.self,
       RetryCommand.self, CancelCommand.self,
     ])
