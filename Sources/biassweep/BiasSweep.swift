@@ -4,6 +4,8 @@ import LanguageModel
 import SweepCore
 import SweepCoordinator
 import SweepLedger
+import SweepLog
+import SweepSecurity
 import SweepWorker
 
 @main
