@@ -204,7 +204,7 @@ def main():
             ),
         )
         load_adapter(model, grid, job, directory)
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         losses = fine_tune(model, grid, job, items, pad)
         trained = time.perf_counter()
         results = {question["task"]: evaluate(model, question, pad) for question in questions}
@@ -215,6 +215,7 @@ def main():
             "conditions": job["conditions"],
             "seconds": ended - started,
             "training_seconds": trained - started,
+            "processor_seconds": time.process_time() - processor,
             "steps": len(losses),
             "first_loss": losses[0],
             "final_loss": sum(last) / len(last),

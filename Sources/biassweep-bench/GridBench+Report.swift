@@ -22,6 +22,8 @@ extension GridBench {
     var factor: Double?
     /// The same with the reference's repetitions at ratio 0 left out.
     var factor_distinct: Double?
+    /// As `factor`, by processor time, which other programs on the machine disturb less.
+    var factor_processor: Double?
     /// Mean seconds of a fine-tune and its evaluation, by ratio.
     var by_ratio: [String: Times] = [:]
     /// Largest and mean difference of the final loss between the sides, over equal fine-tunes.
@@ -38,6 +40,8 @@ extension GridBench {
       var own_training: Double?
       var reference: Double?
       var reference_training: Double?
+      var own_processor: Double?
+      var reference_processor: Double?
     }
   }
 
@@ -59,6 +63,8 @@ extension GridBench {
     var ownSeconds: Double? = 0
     var seconds: Double? = 0
     var distinctSeconds: Double? = 0
+    var ownProcessor: Double? = 0
+    var processor: Double? = 0
     func add(_ mean: Double?, times count: Int, to sum: inout Double?) {
       sum = mean.flatMap { mean in sum.map { $0 + mean * Double(count) } }
     }
@@ -69,11 +75,16 @@ extension GridBench {
         own: Self.mean(ours.map(\.seconds)),
         own_training: Self.mean(ours.map(\.training_seconds)),
         reference: Self.mean(theirs.map(\.seconds)),
-        reference_training: Self.mean(theirs.map(\.training_seconds)))
+        reference_training: Self.mean(theirs.map(\.training_seconds)),
+        own_processor: Self.mean(ours.map(\.processor_seconds)),
+        reference_processor: Self.mean(theirs.map(\.processor_seconds)))
       report.by_ratio["\(ratio)"] = times
-      add(times.own, times: fineTunes.count { $0.key.ratio == ratio }, to: &ownSeconds)
+      let ownCount = fineTunes.count { $0.key.ratio == ratio }
+      add(times.own, times: ownCount, to: &ownSeconds)
+      add(times.own_processor, times: ownCount, to: &ownProcessor)
       let count = jobs / definition.spec.ratios.count
       add(times.reference, times: count, to: &seconds)
+      add(times.reference_processor, times: count, to: &processor)
       add(
         times.reference, times: ratio == 0 ? definition.spec.seeds.count : count,
         to: &distinctSeconds)
@@ -88,6 +99,9 @@ extension GridBench {
     if let ownSeconds, let seconds, let distinctSeconds {
       report.factor = (seconds / ownSeconds).rounded(to: 2)
       report.factor_distinct = (distinctSeconds / ownSeconds).rounded(to: 2)
+    }
+    if let ownProcessor, let processor {
+      report.factor_processor = (processor / ownProcessor).rounded(to: 2)
     }
     let ownByConditions = Dictionary(
       own.map { ($0.conditions, $0) }, uniquingKeysWith: { first, _ in first })

@@ -228,6 +228,7 @@ final class GridBench {
     var conditions: String
     var seconds: Double
     var training_seconds: Double
+    var processor_seconds: Double
     var final_loss: Double
     var misses: Int
     var metrics: [String: [String: Double]]
@@ -241,6 +242,7 @@ final class GridBench {
     var conditions: String
     var seconds: Double
     var training_seconds: Double
+    var processor_seconds: Double
     var final_loss: Double
     var tasks: [String: Task]
     var torch: String
@@ -269,6 +271,7 @@ final class GridBench {
       var metrics: [String: [String: Double]] = [:]
       let augmentation = try augmentation(work.key)
       let missesBefore = trunkCache?.statistics.misses ?? 0
+      let processorBefore = processorSeconds()
       let before = ContinuousClock.now
       var trained = before
       let facts = try runner.fineTune(
@@ -279,6 +282,7 @@ final class GridBench {
         number: number, conditions: work.key.conditions,
         seconds: before.duration(to: .now).seconds,
         training_seconds: before.duration(to: trained).seconds,
+        processor_seconds: processorSeconds() - processorBefore,
         final_loss: facts["final_loss"] ?? .nan,
         misses: (trunkCache?.statistics.misses ?? 0) - missesBefore, metrics: metrics)
       var data = try JSONEncoder().encode(line)
@@ -323,7 +327,7 @@ final class GridBench {
   /// 0..<count in an order whose every beginning is spread evenly over ratios and the rest.
   private static func spread(_ count: Int) -> [Int] {
     // A step near the golden section that has no divisor in common with the count.
-    var step = Int(Double(count) * 0.618)
+    var step = Int(Double(count) * 0.382)
     func divisor(_ a: Int, _ b: Int) -> Int { b == 0 ? a : divisor(b, a % b) }
     while divisor(max(1, step), count) != 1 { step += 1 }
     return (0..<count).map { $0 * max(1, step) % count }
