@@ -89,14 +89,20 @@ package final class FineTuner {
     let stepsPerEpoch = (sequences.count + options.batchSize - 1) / options.batchSize
     let stepCount = stepsPerEpoch * options.epochs
     reserve(for: sequences)
+    // Reused: a warm step allocates nothing.
+    var chosen: [TrainingSequence] = []
+    chosen.reserveCapacity(options.batchSize)
     while step < stepCount {
       if shouldStop() { throw FineTuningError.cancelled }
       let order = order(ofEpoch: step / stepsPerEpoch, count: sequences.count)
       while step < stepCount {
         let first = step % stepsPerEpoch * options.batchSize
-        let chosen = order[first..<min(first + options.batchSize, order.count)]
+        chosen.removeAll(keepingCapacity: true)
+        for index in order[first..<min(first + options.batchSize, order.count)] {
+          chosen.append(sequences[index])
+        }
         let loss = try takeStep(
-          chosen.map { sequences[$0] },
+          chosen,
           learningRate: options.learningRate(step: step, stepCount: stepCount))
         progress(
           FineTuningProgress(step: step, stepCount: stepCount, loss: loss, tokens: tokens))
@@ -229,9 +235,12 @@ package final class FineTuner {
       accumulating: accumulating)
     decoder.forwardTrunk(
       tree, of: sequences.lazy.map(\.tokens),
-      items: sequences.indices.map { index in
-        index - sequences.startIndex..<index - sequences.startIndex + 1
-      }, sharing: options.sharesPrefixes, keeping: true, trunk: trunk)
+      // Only a cache asks for them.
+      items: trunk.cache == nil
+        ? []
+        : sequences.indices.map { index in
+          index - sequences.startIndex..<index - sequences.startIndex + 1
+        }, sharing: options.sharesPrefixes, keeping: true, trunk: trunk)
     decoder.forward(
       batch, layers: trunk.depth..<base.configuration.layerCount, keeping: true)
     decoder.finish(rows: batch.rowCount)
