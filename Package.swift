@@ -136,8 +136,8 @@ let package = Package(
       name: "biassweep-bench",
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", "COpenBLAS",
-        "TransformerKernels", "LanguageModel", "BiasStudy", arguments, logging, grpcCore,
-        grpcTransport,
+        "TransformerKernels", "LanguageModel", "BiasStudy", "CAllocationCount", arguments, logging,
+        grpcCore, grpcTransport,
       ],
       swiftSettings: strict),
     // Depends on no network code, so that builds with sanitizers are short.
@@ -146,6 +146,8 @@ let package = Package(
       dependencies: ["SweepCore", "LanguageModel", "BiasStudy", "TransformerKernels"],
       swiftSettings: strict),
 
+    // Only for executables that measure: it takes the place of malloc.
+    .target(name: "CAllocationCount"),
     .target(name: "SweepTestKit", dependencies: ["SweepCore"], swiftSettings: strict),
     .testTarget(
       name: "SweepCoreTests", dependencies: ["SweepCore", "SweepTestKit"], swiftSettings: strict),
@@ -180,7 +182,8 @@ let package = Package(
       name: "TransformerKernelsTests", dependencies: ["TransformerKernels", "CTransformerKernels"],
       swiftSettings: strict + vectorSwift),
     .testTarget(
-      name: "LanguageModelTests", dependencies: ["LanguageModel", "TransformerKernels", crypto],
+      name: "LanguageModelTests",
+      dependencies: ["LanguageModel", "TransformerKernels", "CAllocationCount", crypto],
       resources: [.copy("Fixtures")], swiftSettings: strict),
     .testTarget(
       name: "BiasStudyTests",

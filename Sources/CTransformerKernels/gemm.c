@@ -181,30 +181,57 @@ static void pack(int width, ptrdiff_t k, ptrdiff_t columns, const float *b, ptrd
   }
 }
 
-// Packs columns of a transposed A (k, …) as (k, rows).
-static void pack_rows(ptrdiff_t rows, ptrdiff_t k, const float *a, ptrdiff_t lda, float *out) {
-  if (rows == MAX_ROWS) {
-    for (ptrdiff_t p = 0; p < k; p++)
-      memcpy(out + p * MAX_ROWS, a + p * lda, sizeof(float) * MAX_ROWS);
-  } else {
-    for (ptrdiff_t p = 0; p < k; p++)
-      for (ptrdiff_t i = 0; i < rows; i++) out[p * rows + i] = a[p * lda + i];
+// Strips of a transposed A that are packed together, so that its lines are read whole.
+enum { GROUP_STRIPS = 4 };
+
+// Packs columns of a transposed A (k, …) as `count` strips one after the other, each (k, its rows).
+static void pack_strips(ptrdiff_t count, const ptrdiff_t *rows, ptrdiff_t k, const float *a,
+                        ptrdiff_t lda, float *out) {
+  // Few enough products at a time for their lines to stay in the first-level cache, and the lines of
+  // the next ones on their way: they are too far apart for the processor to foresee.
+  for (ptrdiff_t begin = 0; begin < k; begin += 32) {
+    const float *from = a + begin * lda;
+    float *strip = out;
+    ptrdiff_t end = MIN(begin + 32, k);
+    for (ptrdiff_t s = 0; s < count; from += rows[s], strip += k * rows[s], s++) {
+      for (ptrdiff_t p = begin; p < end; p++) {
+        const float *x = from + (p - begin) * lda;
+        float *to = strip + p * rows[s];
+        if (s == 0) {
+          __builtin_prefetch(x + 32 * lda);
+          __builtin_prefetch(x + 32 * lda + 16);
+          __builtin_prefetch(x + 32 * lda + 32);
+        }
+        if (rows[s] == MAX_ROWS)
+          memcpy(to, x, sizeof(float) * MAX_ROWS);
+        else
+          for (ptrdiff_t i = 0; i < rows[s]; i++) to[i] = x[i];
+      }
+    }
   }
 }
 
 void tk_multiply_chain(const Kernel *kern, ptrdiff_t m, ptrdiff_t columns, ptrdiff_t chain,
                        const float *a, ptrdiff_t lda, int a_transposed, float *rows_of_a,
                        const float *panels, float *c, ptrdiff_t ldc, int first) {
-  // Rows are split evenly into tiles.
+  // Rows are split evenly into tiles; one strip of A stays in the first-level cache for all panels.
   ptrdiff_t tiles = (m + kern->rows - 1) / kern->rows, i = 0;
-  for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-    ptrdiff_t rows = (m - i + tiles - tile - 1) / (tiles - tile);
-    const float *from = a_transposed ? rows_of_a : a + i * lda;
-    if (a_transposed) pack_rows(rows, chain, a + i, lda, rows_of_a);
-    for (ptrdiff_t q = 0; q < columns; q += kern->width)
-      kern->run((int)rows, chain, from, a_transposed ? 0 : lda, panels + q * chain,
-                c + i * ldc + q, ldc, MIN(columns - q, kern->width), first);
-    i += rows;
+  for (ptrdiff_t tile = 0; tile < tiles;) {
+    ptrdiff_t rows[GROUP_STRIPS], strips = MIN(tiles - tile, GROUP_STRIPS), next = i;
+    for (ptrdiff_t s = 0; s < strips; s++, tile++) {
+      rows[s] = (m - next + tiles - tile - 1) / (tiles - tile);
+      next += rows[s];
+    }
+    if (a_transposed) pack_strips(strips, rows, chain, a + i, lda, rows_of_a);
+    const float *packed = rows_of_a;
+    for (ptrdiff_t s = 0; s < strips; s++) {
+      const float *from = a_transposed ? packed : a + i * lda;
+      for (ptrdiff_t q = 0; q < columns; q += kern->width)
+        kern->run((int)rows[s], chain, from, a_transposed ? 0 : lda, panels + q * chain,
+                  c + i * ldc + q, ldc, MIN(columns - q, kern->width), first);
+      packed += rows[s] * chain;
+      i += rows[s];
+    }
   }
 }
 
@@ -213,8 +240,11 @@ static void multiply(const Kernel *kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, 
                      int b_transposed, float *c, ptrdiff_t ldc, int accumulate, float *scratch) {
   const int width = kern->width;
   float *panels = scratch, *rows_of_a = scratch + TK_GEMM_CHAIN * TK_GEMM_COLUMNS;
-  for (ptrdiff_t j = 0; j < n; j += TK_GEMM_COLUMNS) {
-    ptrdiff_t block = MIN(n - j, TK_GEMM_COLUMNS);
+  // Blocks as equal as panels allow.
+  ptrdiff_t blocks = (n + TK_GEMM_COLUMNS - 1) / TK_GEMM_COLUMNS;
+  ptrdiff_t columns = ((n + blocks - 1) / blocks + width - 1) / width * width;
+  for (ptrdiff_t j = 0; j < n; j += columns) {
+    ptrdiff_t block = MIN(n - j, columns);
     for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
       ptrdiff_t chain = MIN(k - p, TK_GEMM_CHAIN);
       for (ptrdiff_t q = 0; q < block; q += width)

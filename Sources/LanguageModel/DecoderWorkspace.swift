@@ -80,6 +80,8 @@ struct DecoderWorkspace {
   let lowRankGradient: UnsafeMutablePointer<Float>
   /// (headRows, hidden)
   let headInputGradient: UnsafeMutablePointer<Float>
+  /// (headRows): cross-entropy of each row of a chunk.
+  let losses: UnsafeMutablePointer<Double>
 
   init(plan: Plan, capacity: Int) {
     // Measures first, then allocates and cuts.
@@ -152,6 +154,8 @@ struct DecoderWorkspace {
     wideGradient = cutter.take(gradientRows * max(shape.queryWidth, shape.feedForwardSize))
     lowRankGradient = cutter.take(gradientRows * 3 * rank)
     headInputGradient = cutter.take((training ? headRows : 0) * hidden)
+    losses = UnsafeMutableRawPointer(cutter.take(2 * headRows))
+      .bindMemory(to: Double.self, capacity: headRows)
     floatCount = cutter.count
   }
 }

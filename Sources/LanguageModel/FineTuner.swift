@@ -96,14 +96,20 @@ package final class FineTuner {
     let stepCount = stepsPerEpoch * options.epochs
     reserve(for: sequences)
     losses.reserveCapacity(stepCount)
+    // Reused: a warm step allocates nothing.
+    var chosen: [TrainingSequence] = []
+    chosen.reserveCapacity(options.batchSize)
     while step < stepCount {
       if shouldStop() { throw FineTuningError.cancelled }
       let order = order(ofEpoch: step / stepsPerEpoch, count: sequences.count)
       while step < stepCount {
         let first = step % stepsPerEpoch * options.batchSize
-        let chosen = order[first..<min(first + options.batchSize, order.count)]
+        chosen.removeAll(keepingCapacity: true)
+        for index in order[first..<min(first + options.batchSize, order.count)] {
+          chosen.append(sequences[index])
+        }
         let loss = try takeStep(
-          chosen.map { sequences[$0] },
+          chosen,
           learningRate: options.learningRate(step: step, stepCount: stepCount))
         losses.append(loss)
         progress(
@@ -240,9 +246,12 @@ package final class FineTuner {
       accumulating: accumulating)
     decoder.forwardTrunk(
       tree, of: sequences.lazy.map(\.tokens),
-      items: sequences.indices.map { index in
-        index - sequences.startIndex..<index - sequences.startIndex + 1
-      }, sharing: options.sharesPrefixes, keeping: true, trunk: trunk)
+      // Only a cache asks for them.
+      items: trunk.cache == nil
+        ? []
+        : sequences.indices.map { index in
+          index - sequences.startIndex..<index - sequences.startIndex + 1
+        }, sharing: options.sharesPrefixes, keeping: true, trunk: trunk)
     decoder.forward(
       batch, layers: trunk.depth..<base.configuration.layerCount, keeping: true)
     decoder.finish(rows: batch.rowCount)

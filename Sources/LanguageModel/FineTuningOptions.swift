@@ -34,7 +34,10 @@ package struct FineTuningOptions: Sendable, Hashable {
   package var epochs: Int
   /// Sequences of one optimizer step.
   package var batchSize: Int
-  /// Number of parts that the sequences of a step are computed in, to save memory.
+  /// Number of parts that the sequences of a step are computed in, to save memory. The gradient of
+  /// the cross-entropy is that of the whole step; the alignment term is the mean of the terms of the
+  /// parts, each with the means of its own items, since a mean over the step would need the hidden
+  /// states of all parts at once.
   package var accumulationSteps: Int
   /// Highest learning rate, reached after warm-up; from there it falls linearly to zero.
   package var learningRate: Float

@@ -55,33 +55,30 @@ extension LlamaDecoder {
       workspace.hiddenGradient.update(repeating: 0, count: rows * hidden)
     }
     var sum = 0.0
-    withUnsafeTemporaryAllocation(of: Double.self, capacity: workspace.headRows) { losses in
-      guard let lossBase = losses.baseAddress else { return }
-      targets.tokens.withUnsafeBufferPointer { tokens in
-        logits(of: targets.rows) { range, logits in
-          guard let tokenBase = tokens.baseAddress else { return }
-          pool.crossEntropy(
-            logits, targets: tokenBase + range.lowerBound, losses: lossBase,
-            gradientScale: gradientScale)
-          for position in 0..<range.count { sum += losses[position] }
-          guard gradientScale != nil else { return }
-          let gradient = Matrix(logits.base, rows: logits.rows, columns: logits.columns)
+    targets.tokens.withUnsafeBufferPointer { tokens in
+      logits(of: targets.rows) { range, logits in
+        guard let tokenBase = tokens.baseAddress else { return }
+        pool.crossEntropy(
+          logits, targets: tokenBase + range.lowerBound, losses: workspace.losses,
+          gradientScale: gradientScale)
+        for position in 0..<range.count { sum += workspace.losses[position] }
+        guard gradientScale != nil else { return }
+        let gradient = Matrix(logits.base, rows: logits.rows, columns: logits.columns)
+        pool.multiply(
+          gradient, headWeights,
+          into: MutableMatrix(workspace.headInputGradient, rows: range.count, columns: hidden))
+        for (position, row) in targets.rows[range].enumerated() {
+          let to = workspace.hiddenGradient + row * hidden
+          let from = workspace.headInputGradient + position * hidden
+          for column in 0..<hidden { to[column] += from[column] }
+        }
+        if let sink, sink.kind == .full {
           pool.multiply(
-            gradient, headWeights,
-            into: MutableMatrix(workspace.headInputGradient, rows: range.count, columns: hidden))
-          for (position, row) in targets.rows[range].enumerated() {
-            let to = workspace.hiddenGradient + row * hidden
-            let from = workspace.headInputGradient + position * hidden
-            for column in 0..<hidden { to[column] += from[column] }
-          }
-          if let sink, sink.kind == .full {
-            pool.multiply(
-              gradient, transposingA: true,
-              Matrix(workspace.headInput, rows: range.count, columns: hidden),
-              into: MutableMatrix(
-                sink.base + layout.head, rows: configuration.vocabularySize, columns: hidden),
-              accumulating: sink.accumulating || range.lowerBound > 0)
-          }
+            gradient, transposingA: true,
+            Matrix(workspace.headInput, rows: range.count, columns: hidden),
+            into: MutableMatrix(
+              sink.base + layout.head, rows: configuration.vocabularySize, columns: hidden),
+            accumulating: sink.accumulating || range.lowerBound > 0)
         }
       }
     }

@@ -102,7 +102,9 @@ private struct MultiplicationWork: ParallelWork {
     }
     // Every piece packs its part of B, and of a transposed A, again. So rows are split only where
     // columns do not give every thread a few pieces. The split has no influence on the result.
-    columnBlock = transposingA ? Int(TK_GEMM_COLUMNS) : Int(TK_GEMM_COLUMNS) / 2
+    // Where there are enough pieces, wide ones: a strip of A then serves more columns.
+    let widest = Int(TK_GEMM_COLUMNS)
+    columnBlock = transposingA || n >= 4 * threadCount * widest ? widest : widest / 2
     let columnBlocks = (n + columnBlock - 1) / columnBlock
     let wanted = threadCount == 1 ? 1 : max(1, (3 * threadCount + columnBlocks - 1) / columnBlocks)
     rowBlock = max(48, (m + wanted - 1) / wanted)

@@ -82,10 +82,17 @@ extension ThreadPool {
   /// Σ x² in Double: blocks of fixed size, added in order.
   package func sumOfSquares(_ x: UnsafePointer<Float>, count: Int) -> Double {
     let block = SumOfSquaresWork.block
-    let blocks = (count + block - 1) / block
-    return withUnsafeTemporaryAllocation(of: Double.self, capacity: max(1, blocks)) { partial in
-      run(SumOfSquaresWork(count: count, x: x, partial: partial.baseAddress!), count: blocks)
-      return partial.prefix(blocks).reduce(0, +)
+    // Few enough partial sums at a time to live on the stack.
+    return withUnsafeTemporaryAllocation(of: Double.self, capacity: 64) { partial in
+      var sum = 0.0
+      for first in stride(from: 0, to: count, by: 64 * block) {
+        let rest = min(64 * block, count - first)
+        let blocks = (rest + block - 1) / block
+        run(
+          SumOfSquaresWork(count: rest, x: x + first, partial: partial.baseAddress!), count: blocks)
+        for index in 0..<blocks { sum += partial[index] }
+      }
+      return sum
     }
   }
 

@@ -10,9 +10,9 @@ struct Bench: AsyncParsableCommand {
       Machines differ and are shared: compare ratios measured side by side, not absolute figures.
       """,
     subcommands: [
-      StepBenchmark.self, GenerateBenchmark.self, GridBenchmark.self, GEMMBenchmark.self,
-      DispatchBenchmark.self, StatusBenchmark.self, RecoveryBenchmark.self, FailoverBenchmark.self,
-      LightClients.self, CheckpointBenchmark.self,
+      StepBenchmark.self, BarsBenchmark.self, GenerateBenchmark.self, GridBenchmark.self,
+      GEMMBenchmark.self, DispatchBenchmark.self, StatusBenchmark.self, RecoveryBenchmark.self,
+      FailoverBenchmark.self, LightClients.self, CheckpointBenchmark.self,
     ])
 }
 

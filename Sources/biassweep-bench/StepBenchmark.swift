@@ -44,7 +44,7 @@ struct StepBenchmark: ParsableCommand {
   }
 
   func run() throws {
-    let weights = try loadWeights()
+    let weights = try benchmarkWeights(model, cache: cache)
     let shape = weights.configuration
     let pool = ThreadPool(threadCount: threads)
     var random = RandomStream(seed: 1, purpose: "benchmark tokens")
@@ -142,31 +142,6 @@ struct StepBenchmark: ParsableCommand {
     return { Double(try tuner.takeStep(sequences, learningRate: 1e-4)) }
   }
 
-  private func loadWeights() throws -> ModelWeights {
-    func random(hidden: Int, layers: Int, heads: Int, feedForward: Int, vocabulary: Int)
-      -> ModelWeights
-    {
-      ModelWeights.random(
-        configuration: LlamaConfiguration(
-          vocabularySize: vocabulary, hiddenSize: hidden, layerCount: layers, headCount: heads,
-          keyValueHeadCount: heads, headDimension: hidden / heads, feedForwardSize: feedForward,
-          ropeTheta: 10_000, normEpsilon: 1e-6, maximumPositions: 2048, tiesEmbeddings: false),
-        seed: 0)
-    }
-    let directory = cache ?? defaultCacheDirectory()
-    switch model {
-    case "tiny":
-      return random(hidden: 128, layers: 4, heads: 4, feedForward: 344, vocabulary: 4096)
-    case "small":
-      return random(hidden: 256, layers: 6, heads: 8, feedForward: 688, vocabulary: 8192)
-    case "smollm2":
-      return try ModelWeights.load(
-        from: directory + "/models/SmolLM2-135M-Instruct.Q4_1.gguf", cacheDirectory: directory)
-    default:
-      return try ModelWeights.load(from: model, cacheDirectory: directory)
-    }
-  }
-
   /// The keys of `bench_torch.py`.
   private struct Report: Encodable {
     let impl: String
@@ -191,6 +166,32 @@ struct StepBenchmark: ParsableCommand {
     let cpu_ms_per_step: Double
     let loss_first: Double
     let loss_last: Double
+  }
+}
+
+/// The weights that `--model` names: random ones, those in the cache, or those of a file.
+func benchmarkWeights(_ model: String, cache: String?) throws -> ModelWeights {
+  func random(hidden: Int, layers: Int, heads: Int, feedForward: Int, vocabulary: Int)
+    -> ModelWeights
+  {
+    ModelWeights.random(
+      configuration: LlamaConfiguration(
+        vocabularySize: vocabulary, hiddenSize: hidden, layerCount: layers, headCount: heads,
+        keyValueHeadCount: heads, headDimension: hidden / heads, feedForwardSize: feedForward,
+        ropeTheta: 10_000, normEpsilon: 1e-6, maximumPositions: 2048, tiesEmbeddings: false),
+      seed: 0)
+  }
+  let directory = cache ?? defaultCacheDirectory()
+  switch model {
+  case "tiny":
+    return random(hidden: 128, layers: 4, heads: 4, feedForward: 344, vocabulary: 4096)
+  case "small":
+    return random(hidden: 256, layers: 6, heads: 8, feedForward: 688, vocabulary: 8192)
+  case "smollm2":
+    return try ModelWeights.load(
+      from: directory + "/models/SmolLM2-135M-Instruct.Q4_1.gguf", cacheDirectory: directory)
+  default:
+    return try ModelWeights.load(from: model, cacheDirectory: directory)
   }
 }
 

@@ -73,6 +73,27 @@ import TransformerKernels
     #expect(abs(tuner.accumulateGradients([only]) + scores[0][0].logProbability) < 1e-6)
   }
 
+  @Test(arguments: [Adapter.full, upperAdapter])
+  func logitsInChunksGiveTheSameGradients(adapter: Adapter) throws {
+    let sequences = randomSequences([9, 14, 20, 11, 8, 17])
+    func gradients(headRows: Int) throws -> [Float] {
+      let tuner = try FineTuner(
+        weights: oddWeights, options: options(adapter), pool: pool, headRows: headRows)
+      let loss = tuner.accumulateGradients(sequences)
+      return [Float(loss)] + tuner.tensorNames.flatMap { tuner.gradient($0) ?? [] }
+    }
+    let whole = try gradients(headRows: 256)
+    let chunked = try gradients(headRows: 7)
+    // Only the gradient of the head is a sum over chunks.
+    if adapter == .full {
+      let largest = whole.map(abs).max() ?? 0
+      #expect(zip(whole, chunked).allSatisfy { abs($0 - $1) <= 1e-6 * largest })
+      #expect(whole[0] == chunked[0])
+    } else {
+      #expect(MultiplicationBackend.selected != .own || bits(whole) == bits(chunked))
+    }
+  }
+
   @Test func learningRateRisesAndFalls() throws {
     var options = options(upperAdapter)
     options.learningRate = 1

@@ -31,7 +31,7 @@ enum { TK_GEMM_CHAIN = 640 };
 /// Columns of B that are packed at a time, to stay in the second-level cache.
 enum { TK_GEMM_COLUMNS = 192 };
 /// Floats of scratch memory that `tk_gemm` needs.
-enum { TK_GEMM_SCRATCH = TK_GEMM_CHAIN * (TK_GEMM_COLUMNS + 16) };
+enum { TK_GEMM_SCRATCH = TK_GEMM_CHAIN * (TK_GEMM_COLUMNS + 64) };
 
 /// Whether the other loops were compiled with fused multiply-add, whose rounding differs.
 int tk_fuses(void);
