@@ -37,3 +37,18 @@ void tk_attention_backward(ptrdiff_t queries, ptrdiff_t past, ptrdiff_t width, f
     tk_gemm(keys, width, block, dp, keys, 1, q_block, ldq, 0, dk, lddk, 1, scratch);
   }
 }
+
+ptrdiff_t tk_cached_attention_scratch(ptrdiff_t queries, ptrdiff_t keys) {
+  return queries * keys + 16;
+}
+
+void tk_cached_attention(ptrdiff_t queries, ptrdiff_t keys, ptrdiff_t width, float factor,
+                         const float *q, const float *k, const float *v, ptrdiff_t capacity,
+                         float *out, float *scratch) {
+  float *p = scratch;
+  const ptrdiff_t panel = tk_pack_width();
+  tk_gemm_packed(queries, keys, width, q, width, k, panel * width, p, keys);
+  for (ptrdiff_t i = 0; i < queries; i++)
+    tk_causal_softmax(1, keys, keys, factor, p + i * keys, keys);
+  tk_gemm_packed(queries, width, keys, p, keys, v, panel * capacity, out, width);
+}

@@ -5,15 +5,9 @@
 // a tile of C in registers while it runs along k. Rows of A are read in place. Unlike in a BLAS, no
 // path changes the order of additions of an element (see TK_GEMM_CHAIN), whatever the shape.
 
-#include "CTransformerKernels.h"
+#include "gemm.h"
 
 #include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
-#define MIN(x, y) ((x) < (y) ? (x) : (y))
-
-typedef float v8 __attribute__((vector_size(32), aligned(4)));
-typedef float v16 __attribute__((vector_size(64), aligned(4)));
 
 // Rows of the largest register tile.
 enum { MAX_ROWS = 12 };
@@ -54,7 +48,6 @@ enum { MAX_ROWS = 12 };
     }                                                                                              \
   }
 
-// `a` is row-major with row distance `lda`, or, with `lda` 0, packed as (k, rows).
 #define TILE_CASE(NAME, ROWS)                                                                      \
   case ROWS:                                                                                       \
     if (lda)                                                                                       \
@@ -63,12 +56,7 @@ enum { MAX_ROWS = 12 };
       NAME##_tile(ROWS, k, a, 1, ROWS, b, c, ldc, columns, first);                                 \
     break;
 
-#define TILE_PARAMETERS                                                                            \
-  int rows, ptrdiff_t k, const float *a, ptrdiff_t lda, const float *b, float *c, ptrdiff_t ldc,   \
-      ptrdiff_t columns, int first
-
 #if defined(__x86_64__)
-#define AVX512 __attribute__((target("avx512f,avx512vl")))
 DEFINE_TILE(avx512, v16, 16, AVX512)
 AVX512 static void avx512_rows(TILE_PARAMETERS) {
   switch (rows) {
@@ -102,23 +90,20 @@ static void narrow_rows(TILE_PARAMETERS) {
   }
 }
 
-typedef struct {
-  const char *name;
-  // Rows and columns of a tile.
-  int rows, width;
-  void (*run)(TILE_PARAMETERS);
-} Kernel;
-
 #if defined(__AVX2__) && defined(__FMA__)
 static const Kernel narrow = {"avx2", 6, 16, narrow_rows};
 #else
 static const Kernel narrow = {"generic", 6, 16, narrow_rows};
 #endif
 
-static const Kernel *kernel(void) {
+const Kernel *tk_narrow_kernel(void) { return &narrow; }
+
+const Kernel *tk_kernel(void) {
 #if defined(__x86_64__)
   static const Kernel wide = {"avx512", 12, 32, avx512_rows};
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return &wide;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bw"))
+    return &wide;
 #endif
   return &narrow;
 }
@@ -131,9 +116,9 @@ int tk_fuses(void) {
 #endif
 }
 
-const char *tk_gemm_kernel(void) { return kernel()->name; }
+const char *tk_gemm_kernel(void) { return tk_kernel()->name; }
 
-ptrdiff_t tk_pack_width(void) { return kernel()->width; }
+ptrdiff_t tk_pack_width(void) { return tk_kernel()->width; }
 
 // Transposes 8 × 8: rows of `b` become columns of `out`.
 INLINE void transpose_8x8(const float *b, ptrdiff_t ldb, float *out, ptrdiff_t ld_out) {
@@ -207,6 +192,22 @@ static void pack_rows(ptrdiff_t rows, ptrdiff_t k, const float *a, ptrdiff_t lda
   }
 }
 
+void tk_multiply_chain(const Kernel *kern, ptrdiff_t m, ptrdiff_t columns, ptrdiff_t chain,
+                       const float *a, ptrdiff_t lda, int a_transposed, float *rows_of_a,
+                       const float *panels, float *c, ptrdiff_t ldc, int first) {
+  // Rows are split evenly into tiles.
+  ptrdiff_t tiles = (m + kern->rows - 1) / kern->rows, i = 0;
+  for (ptrdiff_t tile = 0; tile < tiles; tile++) {
+    ptrdiff_t rows = (m - i + tiles - tile - 1) / (tiles - tile);
+    const float *from = a_transposed ? rows_of_a : a + i * lda;
+    if (a_transposed) pack_rows(rows, chain, a + i, lda, rows_of_a);
+    for (ptrdiff_t q = 0; q < columns; q += kern->width)
+      kern->run((int)rows, chain, from, a_transposed ? 0 : lda, panels + q * chain,
+                c + i * ldc + q, ldc, MIN(columns - q, kern->width), first);
+    i += rows;
+  }
+}
+
 static void multiply(const Kernel *kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
                      ptrdiff_t lda, int a_transposed, const float *b, ptrdiff_t ldb,
                      int b_transposed, float *c, ptrdiff_t ldc, int accumulate, float *scratch) {
@@ -216,26 +217,12 @@ static void multiply(const Kernel *kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, 
     ptrdiff_t block = MIN(n - j, TK_GEMM_COLUMNS);
     for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
       ptrdiff_t chain = MIN(k - p, TK_GEMM_CHAIN);
-      int first = p == 0 && !accumulate;
       for (ptrdiff_t q = 0; q < block; q += width)
         pack(width, chain, MIN(block - q, width),
              b_transposed ? b + (j + q) * ldb + p : b + p * ldb + j + q, ldb, b_transposed,
              panels + q * chain);
-      // Rows are split evenly into tiles; one strip of A stays in the first-level cache for all
-      // panels.
-      ptrdiff_t tiles = (m + kern->rows - 1) / kern->rows, i = 0;
-      for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-        ptrdiff_t rows = (m - i + tiles - tile - 1) / (tiles - tile);
-        const float *from = a + i * lda + p;
-        if (a_transposed) {
-          pack_rows(rows, chain, a + p * lda + i, lda, rows_of_a);
-          from = rows_of_a;
-        }
-        for (ptrdiff_t q = 0; q < block; q += width)
-          kern->run((int)rows, chain, from, a_transposed ? 0 : lda, panels + q * chain,
-                    c + i * ldc + j + q, ldc, MIN(block - q, width), first);
-        i += rows;
-      }
+      tk_multiply_chain(kern, m, block, chain, a_transposed ? a + p * lda : a + p, lda,
+                        a_transposed, rows_of_a, panels, c + j, ldc, p == 0 && !accumulate);
     }
   }
 }
@@ -243,7 +230,7 @@ static void multiply(const Kernel *kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, 
 void tk_gemm(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
              int a_transposed, const float *b, ptrdiff_t ldb, int b_transposed, float *c,
              ptrdiff_t ldc, int accumulate, float *scratch) {
-  multiply(kernel(), m, n, k, a, lda, a_transposed, b, ldb, b_transposed, c, ldc, accumulate,
+  multiply(tk_kernel(), m, n, k, a, lda, a_transposed, b, ldb, b_transposed, c, ldc, accumulate,
            scratch);
 }
 
@@ -254,30 +241,11 @@ void tk_gemm_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdi
            scratch);
 }
 
-void tk_pack_panel(ptrdiff_t panel, ptrdiff_t n, ptrdiff_t k, const float *b, ptrdiff_t ldb,
-                   float *packed) {
-  const int width = kernel()->width;
-  ptrdiff_t j = panel * width;
-  pack(width, k, MIN(n - j, width), b + j * ldb, ldb, 1, packed + j * k);
-}
-
 void tk_gemm_packed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
-                    const float *packed, ptrdiff_t panel_begin, ptrdiff_t panel_end, float *c,
-                    ptrdiff_t ldc, int accumulate) {
-  const Kernel *kern = kernel();
-  const int width = kern->width;
-  ptrdiff_t tiles = (m + kern->rows - 1) / kern->rows;
-  for (ptrdiff_t panel = panel_begin; panel < panel_end; panel++) {
-    ptrdiff_t j = panel * width;
-    for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
-      ptrdiff_t i = 0;
-      for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-        ptrdiff_t rows = (m - i + tiles - tile - 1) / (tiles - tile);
-        kern->run((int)rows, MIN(k - p, TK_GEMM_CHAIN), a + i * lda + p, lda,
-                  packed + j * k + p * width, c + i * ldc + j, ldc, MIN(n - j, width),
-                  p == 0 && !accumulate);
-        i += rows;
-      }
-    }
-  }
+                    const float *panels, ptrdiff_t panel_distance, float *c, ptrdiff_t ldc) {
+  const Kernel *kern = tk_kernel();
+  for (ptrdiff_t j = 0; j < n; j += kern->width, panels += panel_distance)
+    for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN)
+      tk_multiply_chain(kern, m, MIN(n - j, kern->width), MIN(k - p, TK_GEMM_CHAIN), a + p, lda, 0,
+                        NULL, panels + p * kern->width, c + j, ldc, p == 0);
 }

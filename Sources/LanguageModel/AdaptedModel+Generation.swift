@@ -59,27 +59,31 @@ extension AdaptedModel {
     var texts: [[Int32]] = prompts.map { _ in [] }
     guard options.maximumTokens > 0, !prompts.isEmpty else { return texts }
 
-    decoder.packed = PackedWeights(
-      base.configuration, weights: decoder.weights, pool: pool)
-    defer { decoder.packed = nil }
-    let slots = slotCount(for: prompts, options)
+    var slots = Slots(longest: prompts.lazy.map { self.positions(of: $0, options) }.max() ?? 0)
+    let slotCount = slotCount(for: prompts, capacity: slots.capacity)
+    let beginning = SharedBeginning(
+      of: sharesPrefixes ? prompts : [], layers: base.configuration.layerCount, heads: decoder.heads
+    )
     var running: [RunningText] = []
     var waiting = Array(prompts.indices)[...]
     while !running.isEmpty || !waiting.isEmpty {
       if shouldStop() { throw EvaluationError.cancelled }
       // A few free slots wait for each other, so that their prompts are computed together.
-      let free = slots - running.count
-      if !waiting.isEmpty && (running.isEmpty || free * 4 >= slots) {
-        let admitted = waiting.prefix(free)
+      let free = slotCount - running.count
+      if !waiting.isEmpty && free > 0 && (running.isEmpty || free * 4 >= slotCount) {
+        let admitted = waiting.prefix(batch(of: waiting.prefix(free).map { prompts[$0].count }))
         waiting = waiting.dropFirst(admitted.count)
-        running += admit(admitted, prompts, seeds, options)
+        running += admit(admitted, prompts, seeds, options, &slots, beginning)
         progress(admitted.reduce(0) { $0 + prompts[$1].count })
       } else {
         advance(&running)
         progress(running.count)
       }
       choose(for: &running, options)
-      for text in running where text.isFinished { texts[text.index] = text.tokens }
+      for text in running where text.isFinished {
+        texts[text.index] = text.tokens
+        slots.spare.append(text.memory)
+      }
       running.removeAll(where: \.isFinished)
     }
     return texts
@@ -89,10 +93,9 @@ extension AdaptedModel {
   private static let cacheBytes = 384 << 20
   private static let mostSlots = 32
 
-  private func slotCount(for prompts: [[Int32]], _ options: SamplingOptions) -> Int {
-    let longest = prompts.lazy.map { self.positions(of: $0, options) }.max() ?? 0
+  private func slotCount(for prompts: [[Int32]], capacity: Int) -> Int {
     let bytes =
-      KeyValueCache.size(capacity: longest, heads: decoder.heads) * base.configuration.layerCount
+      KeyValueCache.size(capacity: capacity, heads: decoder.heads) * base.configuration.layerCount
       * MemoryLayout<Float>.stride
     return max(1, min(prompts.count, Self.mostSlots, Self.cacheBytes / max(1, bytes)))
   }
@@ -102,13 +105,27 @@ extension AdaptedModel {
     min(prompt.count + options.maximumTokens, base.configuration.maximumPositions)
   }
 
+  /// How many of the prompts with these lengths, from the first, are computed at once.
+  private func batch(of lengths: [Int]) -> Int { batches(of: lengths).first?.count ?? 0 }
+
+  /// Memory for keys and values, used again by the next text.
+  private struct Slots {
+    /// Positions that fit into each.
+    let capacity: Int
+    var spare: [FloatBuffer] = []
+
+    init(longest: Int) { capacity = longest }
+  }
+
   /// A text being generated.
   private struct RunningText {
     let index: Int
     /// Keys and values, layer by layer.
     let memory: FloatBuffer
-    /// Positions that fit.
+    /// Positions that fit into the memory.
     let capacity: Int
+    /// Positions that the text may take.
+    let limit: Int
     var random: RandomStream
     /// Tokens whose keys and values are stored.
     var position: Int
@@ -123,31 +140,85 @@ extension AdaptedModel {
     }
   }
 
+  /// Keys and values of the tokens that all prompts of a call begin with: computed with the first
+  /// prompts, then used by those admitted later.
+  private final class SharedBeginning {
+    let count: Int
+    private(set) var isComputed = false
+    private let heads: AttentionHeads
+    /// (layers, count, keys and values of a row)
+    private let memory: FloatBuffer
+
+    init(of prompts: [[Int32]], layers: Int, heads: AttentionHeads) {
+      // Every prompt keeps a token of its own, which predicts the text.
+      var shared: ArraySlice<Int32> = prompts.first?.dropLast() ?? []
+      for prompt in prompts.dropFirst() {
+        let agreeing = zip(shared, prompt.dropLast()).prefix { $0 == $1 }.count
+        shared = shared.prefix(agreeing)
+      }
+      count = shared.count
+      self.heads = heads
+      memory = FloatBuffer(count: layers * count * (heads.rowWidth - heads.outputWidth))
+    }
+
+    private func stored(_ layer: Int, _ position: Int) -> UnsafeMutablePointer<Float> {
+      memory.base + (layer * count + position) * (heads.rowWidth - heads.outputWidth)
+    }
+
+    /// Keeps keys and values of the beginning of a prompt whose tokens are in rows `path`.
+    func keep(layer: Int, _ queryKeyValue: UnsafePointer<Float>, path: [Int], isLast: Bool) {
+      for position in 0..<count {
+        stored(layer, position).update(
+          from: queryKeyValue + path[position] * heads.rowWidth + heads.outputWidth,
+          count: heads.rowWidth - heads.outputWidth)
+      }
+      isComputed = isLast
+    }
+
+    /// Puts the keys and values to the rows from `row` on.
+    func restore(layer: Int, to queryKeyValue: UnsafeMutablePointer<Float>, row: Int) {
+      for position in 0..<count {
+        (queryKeyValue + (row + position) * heads.rowWidth + heads.outputWidth).update(
+          from: stored(layer, position), count: heads.rowWidth - heads.outputWidth)
+      }
+    }
+  }
+
   /// Computes prompts together and stores their keys and values.
   private func admit(
-    _ indices: ArraySlice<Int>, _ prompts: [[Int32]], _ seeds: [UInt64], _ options: SamplingOptions
+    _ indices: ArraySlice<Int>, _ prompts: [[Int32]], _ seeds: [UInt64],
+    _ options: SamplingOptions, _ slots: inout Slots, _ beginning: SharedBeginning
   ) -> [RunningText] {
-    let tree = PrefixTree(indices.map { prompts[$0] })
     let layers = base.configuration.layerCount
     let heads = decoder.heads
-    let texts = zip(indices, tree.paths).map { index, path in
-      let capacity = positions(of: prompts[index], options)
-      return RunningText(
-        index: index,
-        memory: FloatBuffer(
-          count: layers * KeyValueCache.size(capacity: capacity, heads: heads)),
-        capacity: capacity,
-        random: RandomStream(seed: seeds[index], purpose: "sampling"),
-        position: prompts[index].count, row: path[path.count - 1])
+    // The rows of a beginning computed before lie behind those computed now.
+    let known = beginning.isComputed ? beginning.count : 0
+    let added = indices.reduce(0) { $0 + prompts[$1].count - known }
+    let tree = PrefixTree(
+      indices.map { prompts[$0] }, sharing: sharesPrefixes, after: added..<added + known)
+    var texts: [RunningText] = []
+    let paths = tree.paths
+    for (index, path) in zip(indices, paths) {
+      let size = layers * KeyValueCache.size(capacity: slots.capacity, heads: heads)
+      texts.append(
+        RunningText(
+          index: index, memory: slots.spare.popLast() ?? FloatBuffer(count: size),
+          capacity: slots.capacity, limit: positions(of: prompts[index], options),
+          random: RandomStream(seed: seeds[index], purpose: "sampling"),
+          position: prompts[index].count, row: path[path.count - 1]))
     }
-    decoder.reserve(
-      rows: max(tree.batch.rowCount, Self.mostSlots),
-      positions: texts.lazy.map(\.capacity).max() ?? 0)
+    decoder.reserve(rows: max(added + known, Self.mostSlots), positions: slots.capacity)
     decoder.embed(tree.batch.tokens)
     decoder.forward(
       positions: tree.batch.positions, layers: 0..<layers, keeping: false
     ) { layer, queryKeyValue, out in
-      for (text, path) in zip(texts, tree.paths) {
+      if known > 0 {
+        beginning.restore(layer: layer, to: queryKeyValue, row: added)
+      } else {
+        beginning.keep(
+          layer: layer, queryKeyValue, path: paths[0], isLast: layer == layers - 1)
+      }
+      for (text, path) in zip(texts, paths) {
         let cache = text.cache(layer: layer, heads: heads)
         for (position, row) in path.enumerated() {
           cache.store(queryKeyValue + row * heads.rowWidth, heads: heads, position: position)
@@ -195,7 +266,7 @@ extension AdaptedModel {
           texts[index].tokens.append(token)
           texts[index].isFinished =
             texts[index].tokens.count >= options.maximumTokens
-            || texts[index].position >= texts[index].capacity
+            || texts[index].position >= texts[index].limit
         }
         texts[index].row = nil
       }

@@ -47,7 +47,8 @@ package final class AdaptedModel {
     }
     trunk = FrozenTrunk(depth: trunkDepth, weightsDigest: base.digest, cache: trunkCache)
     decoder = LlamaDecoder(
-      configuration: base.configuration, weights: weights, lowRank: lowRank, pool: pool,
+      configuration: base.configuration, weights: weights,
+      compressed: weights == base.base ? base.compressed : nil, lowRank: lowRank, pool: pool,
       headRows: headRows)
   }
 

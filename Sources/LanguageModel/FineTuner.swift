@@ -63,7 +63,8 @@ package final class FineTuner {
     decoder = LlamaDecoder(
       configuration: configuration,
       weights: loraLayout == nil ? UnsafePointer(trainable.values.base) : weights.base,
-      lowRank: lowRank, pool: pool, keptLayers: trunkDepth..<configuration.layerCount,
+      compressed: loraLayout == nil ? nil : weights.compressed, lowRank: lowRank, pool: pool,
+      keptLayers: trunkDepth..<configuration.layerCount,
       recomputesActivations: options.recomputesActivations, headRows: headRows)
   }
 

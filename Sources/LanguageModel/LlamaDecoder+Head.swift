@@ -28,8 +28,8 @@ extension LlamaDecoder {
       let input = Matrix(workspace.headInput, rows: range.count, columns: hidden)
       let logits = MutableMatrix(
         workspace.logits, rows: range.count, columns: configuration.vocabularySize)
-      if let packed {
-        pool.multiply(input, packed.head, into: logits)
+      if let head = compressed?.head {
+        pool.multiply(input, head, into: logits)
       } else {
         pool.multiply(input, headWeights, transposingB: true, into: logits)
       }

@@ -18,8 +18,9 @@ final class LlamaDecoder {
   let lowRank: LowRank?
   let heads: AttentionHeads
   let pool: ThreadPool
-  /// Rearranged weights for few rows; used in the forward pass when present.
-  var packed: PackedWeights?
+  /// The same weights in fewer bits, for the forward pass; nil where `weights` are not those of a
+  /// file.
+  let compressed: CompressedWeights?
   private let recomputesActivations: Bool
   /// Layers whose activations a keeping forward pass keeps.
   let keptLayers: Range<Int>
@@ -30,16 +31,19 @@ final class LlamaDecoder {
   static let defaultHeadRows = 256
 
   /// - Parameters:
+  ///   - compressed: expands to `weights`.
   ///   - keptLayers: the layers that a backward pass will visit; empty for inference.
   ///   - headRows: rows whose logits are computed at a time.
   init(
-    configuration: LlamaConfiguration, weights: UnsafePointer<Float>, lowRank: LowRank?,
-    pool: ThreadPool, keptLayers: Range<Int> = 0..<0, recomputesActivations: Bool = false,
-    headRows: Int = LlamaDecoder.defaultHeadRows
+    configuration: LlamaConfiguration, weights: UnsafePointer<Float>,
+    compressed: CompressedWeights?, lowRank: LowRank?, pool: ThreadPool,
+    keptLayers: Range<Int> = 0..<0,
+    recomputesActivations: Bool = false, headRows: Int = LlamaDecoder.defaultHeadRows
   ) {
     self.configuration = configuration
     layout = ParameterLayout(configuration)
     self.weights = weights
+    self.compressed = compressed
     self.lowRank = lowRank
     heads = AttentionHeads(
       queryCount: configuration.headCount, keyValueCount: configuration.keyValueHeadCount,
@@ -104,7 +108,7 @@ final class LlamaDecoder {
   /// Computes `layers`; `attend` maps a layer's queries, keys and values to its attention output.
   func forward(
     positions: [Int32], layers: Range<Int>, keeping: Bool,
-    attend: (Int, UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void
+    attend: (Int, UnsafeMutablePointer<Float>, UnsafeMutablePointer<Float>) -> Void
   ) {
     for layer in layers {
       forward(
@@ -129,27 +133,28 @@ final class LlamaDecoder {
   private func forward(
     _ layer: Int, positions: [Int32], _ own: LayerActivations,
     into output: UnsafeMutablePointer<Float>,
-    attend: (Int, UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void
+    attend: (Int, UnsafeMutablePointer<Float>, UnsafeMutablePointer<Float>) -> Void
   ) {
     let rows = positions.count
     let hidden = configuration.hiddenSize
     let offsets = layout.layers[layer]
     let groups = lowRank?.layout.layer(layer)
-    let packed = packed?.layers[layer]
+    let compressed = compressed?.layers[layer]
 
     pool.rmsNorm(
       own.input, rows: rows, width: hidden, weight: weights + offsets.attentionNorm,
       epsilon: configuration.normEpsilon, into: workspace.normed)
     project(
       Projection(self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue),
-      workspace.normed, rows: rows, packed: packed?.queryKeyValue,
+      workspace.normed, rows: rows, compressed: compressed?.queryKeyValue,
       lowRank: own.lowRank.queryKeyValue, into: own.queryKeyValue, addingTo: nil)
     shiftAndNormalizeHeads(offsets, own, rows: rows)
     rotate(own.queryKeyValue, positions: positions)
     attend(layer, own.queryKeyValue, own.attention)
     project(
       Projection(self, offsets.attentionOutput, hidden, heads.outputWidth, groups?.output),
-      own.attention, rows: rows, packed: packed?.attentionOutput, lowRank: own.lowRank.output,
+      own.attention, rows: rows, compressed: compressed?.attentionOutput,
+      lowRank: own.lowRank.output,
       into: own.middle, addingTo: own.input)
 
     pool.rmsNorm(
@@ -157,13 +162,13 @@ final class LlamaDecoder {
       epsilon: configuration.normEpsilon, into: workspace.normed)
     project(
       Projection(self, offsets.gateUp, 2 * configuration.feedForwardSize, hidden, groups?.gateUp),
-      workspace.normed, rows: rows, packed: packed?.gateUp, lowRank: own.lowRank.gateUp,
+      workspace.normed, rows: rows, compressed: compressed?.gateUp, lowRank: own.lowRank.gateUp,
       into: own.gateUp, addingTo: nil)
     pool.swiGLU(
       own.gateUp, rows: rows, width: configuration.feedForwardSize, into: workspace.activation)
     project(
       Projection(self, offsets.down, hidden, configuration.feedForwardSize, groups?.down),
-      workspace.activation, rows: rows, packed: packed?.down, lowRank: own.lowRank.down,
+      workspace.activation, rows: rows, compressed: compressed?.down, lowRank: own.lowRank.down,
       into: output, addingTo: own.middle)
   }
 
@@ -197,16 +202,17 @@ final class LlamaDecoder {
 
   /// `out` = (`addingTo` +) x Wᵀ + scale · x Aᵀ Bᵀ. `lowRank` receives scale · x Aᵀ.
   private func project(
-    _ projection: Projection, _ x: UnsafeMutablePointer<Float>, rows: Int, packed: PackedMatrix?,
-    lowRank u: UnsafeMutablePointer<Float>, into out: UnsafeMutablePointer<Float>,
+    _ projection: Projection, _ x: UnsafeMutablePointer<Float>, rows: Int,
+    compressed: CompressedMatrix?, lowRank u: UnsafeMutablePointer<Float>,
+    into out: UnsafeMutablePointer<Float>,
     addingTo base: UnsafeMutablePointer<Float>?
   ) {
     let weight = projection.weight
     let input = Matrix(x, rows: rows, columns: weight.columns)
     let output = MutableMatrix(out, rows: rows, columns: weight.rows)
     if let base, base != out { out.update(from: base, count: rows * weight.rows) }
-    if let packed {
-      pool.multiply(input, packed, into: output, accumulating: base != nil)
+    if let compressed {
+      pool.multiply(input, compressed, into: output, accumulating: base != nil)
     } else {
       pool.multiply(input, weight, transposingB: true, into: output, accumulating: base != nil)
     }
@@ -414,35 +420,5 @@ final class LlamaDecoder {
           accumulating: sink.accumulating)
       }
     }
-  }
-}
-
-/// The weights of a decoder, packed for products with few rows.
-final class PackedWeights {
-  struct Layer {
-    let queryKeyValue: PackedMatrix
-    let attentionOutput: PackedMatrix
-    let gateUp: PackedMatrix
-    let down: PackedMatrix
-  }
-
-  let layers: [Layer]
-  let head: PackedMatrix
-
-  init(_ configuration: LlamaConfiguration, weights: UnsafePointer<Float>, pool: ThreadPool) {
-    let layout = ParameterLayout(configuration)
-    let hidden = configuration.hiddenSize
-    func pack(_ offset: Int, _ rows: Int, _ columns: Int) -> PackedMatrix {
-      PackedMatrix(Matrix(weights + offset, rows: rows, columns: columns), pool: pool)
-    }
-    layers = layout.layers.map {
-      Layer(
-        queryKeyValue: pack(
-          $0.queryKeyValue, configuration.queryWidth + 2 * configuration.keyValueWidth, hidden),
-        attentionOutput: pack($0.attentionOutput, hidden, configuration.queryWidth),
-        gateUp: pack($0.gateUp, 2 * configuration.feedForwardSize, hidden),
-        down: pack($0.down, hidden, configuration.feedForwardSize))
-    }
-    head = pack(layout.head, configuration.vocabularySize, hidden)
   }
 }

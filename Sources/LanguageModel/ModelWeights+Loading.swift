@@ -48,8 +48,10 @@ enum ModelSource: Sendable {
       case .gguf(let model): try model.parameterSource()
       case .huggingFace(let directory): try directory.parameterSource()
       }
-    return try ModelWeights.load(
+    let weights = try ModelWeights.load(
       source, digest: try digest(digests), weightDirectory: weightDirectory)
+    return weights.with(
+      try CompressedWeights.load(source, weights: weights, directory: weightDirectory))
   }
 
   /// SHA-256 (hex) of the files that weights are read from.

@@ -81,19 +81,31 @@ package final class ModelWeights: @unchecked Sendable {
   package let digest: String
   /// `layout.elementCount` elements. Immutable for the lifetime of the object, hence Sendable.
   package let base: UnsafePointer<Float>
+  /// The matrices among them in fewer bits, for forward passes; nil when there are none.
+  package let compressed: CompressedWeights?
   private let release: @Sendable () -> Void
 
-  /// - Parameter release: frees or unmaps the region behind `base`; called once.
+  /// - Parameters:
+  ///   - compressed: expands to the same weights.
+  ///   - release: frees or unmaps the region behind `base`; called once.
   package init(
     configuration: LlamaConfiguration, digest: String, base: UnsafePointer<Float>,
-    release: @escaping @Sendable () -> Void
+    compressed: CompressedWeights? = nil, release: @escaping @Sendable () -> Void
   ) {
     self.configuration = configuration
     self.layout = ParameterLayout(configuration)
     self.digest = digest
     self.base = base
+    self.compressed = compressed
     self.release = release
   }
 
   deinit { release() }
+
+  /// The same weights with their compressed form.
+  func with(_ compressed: CompressedWeights?) -> ModelWeights {
+    ModelWeights(
+      configuration: configuration, digest: digest, base: base, compressed: compressed,
+      release: { withExtendedLifetime(self) {} })
+  }
 }

@@ -75,18 +75,58 @@ struct ParameterSource: Sendable {
     }
   }
 
+  /// The matrices of the layers and the head, without reading them.
+  ///
+  /// - Throws: `ModelFileError`.
+  func matrices() throws -> [ParameterMatrix] {
+    let layout = ParameterLayout(configuration)
+    let hidden = configuration.hiddenSize
+    var matrices: [ParameterMatrix] = []
+    func add(_ offset: Int, _ rows: Int, _ columns: Int) throws {
+      let parts =
+        try slots
+        .filter { $0.offset >= offset && $0.offset < offset + rows * columns }
+        .sorted { $0.offset < $1.offset }
+        .map { slot in
+          let (file, stored) = try tensor(slot.name)
+          let rowOrder =
+            slot.interleavedHeads.map {
+              Self.rowsOfSplitPairs(rowCount: slot.shape[0], heads: $0)
+            } ?? Array(0..<slot.shape[0])
+          return ParameterMatrix.Part(file: file, tensor: stored, rowOrder: rowOrder)
+        }
+      matrices.append(
+        ParameterMatrix(offset: offset, rows: rows, columns: columns, parts: parts))
+    }
+    for layer in layout.layers {
+      try add(
+        layer.queryKeyValue, configuration.queryWidth + 2 * configuration.keyValueWidth, hidden)
+      try add(layer.attentionOutput, hidden, configuration.queryWidth)
+      try add(layer.gateUp, 2 * configuration.feedForwardSize, hidden)
+      try add(layer.down, hidden, configuration.feedForwardSize)
+    }
+    try add(layout.head, configuration.vocabularySize, hidden)
+    return matrices
+  }
+
   /// Undoes llama.cpp's reordering of query and key rows: within each head, row 2i + p there is
   /// row p · headDimension / 2 + i here.
+  private static func rowsOfSplitPairs(rowCount: Int, heads: Int) -> [Int] {
+    let headDimension = rowCount / heads
+    return (0..<rowCount).map { row in
+      let (head, inner) = row.quotientAndRemainder(dividingBy: headDimension)
+      let (half, pair) = inner.quotientAndRemainder(dividingBy: headDimension / 2)
+      return head * headDimension + 2 * pair + half
+    }
+  }
+
   private static func splitRotaryPairs(
     _ values: UnsafeBufferPointer<Float>, rowCount: Int, heads: Int
   ) -> [Float] {
     let columns = values.count / rowCount
-    let headDimension = rowCount / heads
+    let order = rowsOfSplitPairs(rowCount: rowCount, heads: heads)
     return [Float](unsafeUninitializedCapacity: values.count) { result, initialized in
-      for row in 0..<rowCount {
-        let (head, inner) = row.quotientAndRemainder(dividingBy: headDimension)
-        let (half, pair) = inner.quotientAndRemainder(dividingBy: headDimension / 2)
-        let source = head * headDimension + 2 * pair + half
+      for (row, source) in order.enumerated() {
         result.write(
           UnsafeBufferPointer(rebasing: values[source * columns..<(source + 1) * columns]),
           at: row * columns)
@@ -148,6 +188,22 @@ struct ParameterSource: Sendable {
     }
     return slots
   }
+}
+
+/// One matrix of a `ParameterLayout` and the tensors whose rows it is made of, one after the other.
+struct ParameterMatrix: Sendable {
+  struct Part: Sendable {
+    var file: BinaryFile
+    var tensor: StoredTensor
+    /// The tensor's rows in the order of the region.
+    var rowOrder: [Int]
+  }
+
+  /// In elements from the start of the region.
+  var offset: Int
+  var rows: Int
+  var columns: Int
+  var parts: [Part]
 }
 
 /// The tensor names of a file format.

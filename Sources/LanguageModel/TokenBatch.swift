@@ -86,7 +86,10 @@ struct PrefixTree {
 
   init() {}
 
-  init(_ sequences: [[Int32]], sharing: Bool = true) { pack(sequences, sharing: sharing) }
+  /// - Parameters: see `pack`.
+  init(_ sequences: [[Int32]], sharing: Bool = true, after beginning: Range<Int> = 0..<0) {
+    pack(sequences, sharing: sharing, after: beginning)
+  }
 
   /// The rows of the tokens of a sequence, in their order.
   func rows(of sequence: Int) -> ArraySlice<Range<Int>> { ranges[bounds[sequence]] }
@@ -96,9 +99,14 @@ struct PrefixTree {
 
   /// Replaces the contents by `sequences`, in memory that is used again.
   ///
-  /// - Parameter sharing: without it every sequence has rows of its own, in the given order.
-  mutating func pack<Sequences: RandomAccessCollection>(_ sequences: Sequences, sharing: Bool)
-  where Sequences.Element == [Int32], Sequences.Index == Int {
+  /// - Parameters:
+  ///   - sharing: without it every sequence has rows of its own, in the given order.
+  ///   - beginning: rows beyond those of this batch, of tokens that all sequences begin with and
+  ///     have more of; only with `sharing`.
+  mutating func pack<Sequences: RandomAccessCollection>(
+    _ sequences: Sequences, sharing: Bool, after beginning: Range<Int> = 0..<0
+  ) where Sequences.Element == [Int32], Sequences.Index == Int {
+    precondition(sharing || beginning.isEmpty, "a beginning is shared")
     batch.removeAll()
     ranges.removeAll(keepingCapacity: true)
     bounds.removeAll(keepingCapacity: true)
@@ -135,6 +143,9 @@ struct PrefixTree {
           ranges.append(range)
           left -= range.count
         }
+      } else if !beginning.isEmpty {
+        shared = beginning.count
+        ranges.append(beginning)
       }
       if shared < own.count {
         let rows = batch.append(own[shared...], after: ranges[start...])

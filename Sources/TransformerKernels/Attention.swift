@@ -108,7 +108,7 @@ extension ThreadPool {
     into out: UnsafeMutablePointer<Float>
   ) {
     let longest = (caches.lazy.map(\.count).max() ?? 0) + 1
-    reserveScratch(tk_attention_scratch(longest))
+    reserveScratch(tk_cached_attention_scratch(heads.group, longest))
     caches.withUnsafeBufferPointer { caches in
       run(
         CachedAttentionWork(heads: heads, caches: caches, input: queryKeyValue, out: out),
@@ -117,8 +117,9 @@ extension ThreadPool {
   }
 }
 
-/// Keys and values of one layer and one sequence: for each key head its keys (capacity, width),
-/// then its values.
+/// Keys and values of one layer and one sequence, as the packed matrices that decoding multiplies
+/// with: for each key head its transposed keys (width, positions), in panels of some positions, then
+/// its values (positions, width), in panels of some columns.
 package struct KeyValueCache {
   package var base: UnsafeMutablePointer<Float>
   /// Positions stored so far.
@@ -133,7 +134,7 @@ package struct KeyValueCache {
 
   /// Floats needed for `capacity` positions.
   package static func size(capacity: Int, heads: AttentionHeads) -> Int {
-    2 * heads.keyValueCount * capacity * heads.width
+    heads.keyValueCount * headSize(capacity: capacity, width: heads.width)
   }
 
   /// Stores keys and values of position `position` from a row of queries, keys and values.
@@ -141,20 +142,36 @@ package struct KeyValueCache {
     for head in 0..<heads.keyValueCount { store(row, heads: heads, head: head, position: position) }
   }
 
+  private static let panel = tk_pack_width()
+
+  private static func headSize(capacity: Int, width: Int) -> Int {
+    padded(capacity) * width + capacity * padded(width)
+  }
+
+  private static func padded(_ count: Int) -> Int { (count + panel - 1) / panel * panel }
+
   func keys(_ head: Int, _ heads: AttentionHeads) -> UnsafeMutablePointer<Float> {
-    base + 2 * head * capacity * heads.width
+    base + head * Self.headSize(capacity: capacity, width: heads.width)
   }
 
   func values(_ head: Int, _ heads: AttentionHeads) -> UnsafeMutablePointer<Float> {
-    base + (2 * head + 1) * capacity * heads.width
+    keys(head, heads) + Self.padded(capacity) * heads.width
   }
 
   func store(
     _ row: UnsafePointer<Float>, heads: AttentionHeads, head: Int, position: Int
   ) {
-    let offset = position * heads.width
-    (keys(head, heads) + offset).update(from: row + heads.keyOffset(head), count: heads.width)
-    (values(head, heads) + offset).update(from: row + heads.valueOffset(head), count: heads.width)
+    let panel = Self.panel
+    let key = row + heads.keyOffset(head)
+    let keys =
+      keys(head, heads) + position / panel * panel * heads.width + position % panel
+    for element in 0..<heads.width { keys[element * panel] = key[element] }
+    let value = row + heads.valueOffset(head)
+    let values = values(head, heads) + position * panel
+    for first in stride(from: 0, to: heads.width, by: panel) {
+      (values + first * capacity).update(
+        from: value + first, count: min(panel, heads.width - first))
+    }
   }
 }
 
@@ -313,11 +330,10 @@ private struct CachedAttentionWork: ParallelWork {
     let cache = caches[sequence]
     let row = input + sequence * heads.rowWidth
     cache.store(row, heads: heads, head: head, position: cache.count)
-    for query in head * heads.group..<(head + 1) * heads.group {
-      tk_attention(
-        1, cache.count, heads.width, heads.factor, row + query * heads.width, heads.rowWidth,
-        cache.keys(head, heads), heads.width, cache.values(head, heads), heads.width,
-        out + sequence * heads.outputWidth + query * heads.width, heads.outputWidth, scratch)
-    }
+    let first = head * heads.group * heads.width
+    tk_cached_attention(
+      heads.group, cache.count + 1, heads.width, heads.factor, row + first,
+      cache.keys(head, heads), cache.values(head, heads), cache.capacity,
+      out + sequence * heads.outputWidth + first, scratch)
   }
 }

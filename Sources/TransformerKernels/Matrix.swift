@@ -44,32 +44,6 @@ package struct MutableMatrix {
   }
 }
 
-/// A matrix of weights (n, k), rearranged once for many products with few rows.
-package final class PackedMatrix: Sendable {
-  package let rows: Int
-  package let columns: Int
-  let storage: FloatBuffer
-
-  /// Packs `matrix` with the threads of `pool`.
-  package init(_ matrix: Matrix, pool: ThreadPool) {
-    rows = matrix.rows
-    columns = matrix.columns
-    switch MultiplicationBackend.selected {
-    case .own:
-      let width = tk_pack_width()
-      let panels = (rows + width - 1) / width
-      storage = FloatBuffer(count: panels * width * columns)
-      pool.run(PackingWork(matrix: matrix, packed: storage.base), count: panels)
-    case .openBLAS:
-      storage = FloatBuffer(count: rows * columns)
-      for row in 0..<rows {
-        (storage.base + row * columns).update(
-          from: matrix.base + row * matrix.stride, count: columns)
-      }
-    }
-  }
-}
-
 extension ThreadPool {
   /// `c` = `a` · `b`, or `c` += with `accumulating`.
   ///
@@ -90,31 +64,6 @@ extension ThreadPool {
       m: m, n: n, k: k, a: a, transposingA: transposingA, b: b, transposingB: transposingB, c: c,
       accumulating: accumulating, threadCount: threadCount)
     run(work, count: work.count)
-  }
-
-  /// `c` = (or +=) `a` · transpose of the packed matrix; the same bits as
-  /// `multiply(_:_:transposingB:)`.
-  package func multiply(
-    _ a: Matrix, _ weights: PackedMatrix, into c: MutableMatrix, accumulating: Bool = false
-  ) {
-    precondition(
-      a.columns == weights.columns && c.rows == a.rows && c.columns == weights.rows,
-      """
-      shapes do not match: (\(a.rows), \(a.columns)) · (\(weights.columns), \(weights.rows)) into \
-      (\(c.rows), \(c.columns))
-      """)
-    guard a.rows > 0 else { return }
-    let work = PackedMultiplicationWork(a: a, weights: weights, c: c, accumulating: accumulating)
-    run(work, count: work.count)
-  }
-}
-
-private struct PackingWork: ParallelWork {
-  let matrix: Matrix
-  let packed: UnsafeMutablePointer<Float>
-
-  func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
-    tk_pack_panel(index, matrix.rows, matrix.columns, matrix.base, matrix.stride, packed)
   }
 }
 
@@ -178,42 +127,5 @@ private struct MultiplicationWork: ParallelWork {
       a.base + (transposingA ? row : row * a.stride), a.stride, transposingA ? 1 : 0,
       b.base + (transposingB ? column * b.stride : column), b.stride, transposingB ? 1 : 0,
       c.base + row * c.stride + column, c.stride, accumulating ? 1 : 0, scratch)
-  }
-}
-
-private struct PackedMultiplicationWork: ParallelWork {
-  let a: Matrix
-  let weights: PackedMatrix
-  let c: MutableMatrix
-  let accumulating: Bool
-
-  private static let panelsPerPiece = 4
-  private var panels: Int { (weights.rows + tk_pack_width() - 1) / tk_pack_width() }
-  var count: Int {
-    switch MultiplicationBackend.selected {
-    case .own: (panels + Self.panelsPerPiece - 1) / Self.panelsPerPiece
-    case .openBLAS: (weights.rows + OpenBLAS.columnBlock - 1) / OpenBLAS.columnBlock
-    }
-  }
-
-  func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
-    switch MultiplicationBackend.selected {
-    case .own:
-      let first = index * Self.panelsPerPiece
-      tk_gemm_packed(
-        a.rows, weights.rows, weights.columns, a.base, a.stride, weights.storage.base, first,
-        min(first + Self.panelsPerPiece, panels), c.base, c.stride, accumulating ? 1 : 0)
-    case .openBLAS:
-      // The same pieces as `MultiplicationWork`, for the same bits.
-      let column = index * OpenBLAS.columnBlock
-      for row in stride(from: 0, to: a.rows, by: OpenBLAS.rowBlock) {
-        OpenBLAS.multiply(
-          m: min(OpenBLAS.rowBlock, a.rows - row),
-          n: min(OpenBLAS.columnBlock, weights.rows - column), k: weights.columns,
-          a: a.base + row * a.stride, a.stride, false,
-          b: weights.storage.base + column * weights.columns, weights.columns, true,
-          c: c.base + row * c.stride + column, c.stride, accumulating)
-      }
-    }
   }
 }

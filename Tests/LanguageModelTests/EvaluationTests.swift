@@ -90,6 +90,24 @@ import TransformerKernels
         == parallel.generate(prompts, seeds: seeds, options: options))
   }
 
+  /// More texts than run at a time: later ones use keys and values computed with the first.
+  @Test func aSharedBeginningDoesNotChangeTexts() throws {
+    let model = try adapted()
+    let beginning = randomTokens(25, seed: 300)
+    let prompts =
+      (0..<70).map { beginning + randomTokens(1 + $0 % 5, seed: 310 + UInt64($0)) }
+      + [beginning + [3], beginning + [3]]
+    let seeds = prompts.indices.map { UInt64($0) * 13 }
+    let options = AdaptedModel.SamplingOptions(
+      temperature: 0.8, topK: 0, maximumTokens: 9, stopTokens: [5, 6, 7, 8])
+    let together = try model.generate(prompts, seeds: seeds, options: options)
+    #expect(Set(together.map(\.count)).count > 2)
+    for index in [0, 31, 32, 40, 69, 70, 71] {
+      let alone = try model.generate([prompts[index]], seeds: [seeds[index]], options: options)
+      #expect(alone[0] == together[index], "text \(index)")
+    }
+  }
+
   @Test func greedyTextsTakeTheLargestLogit() throws {
     let model = try adapted()
     let vocabulary = oddWeights.configuration.vocabularySize

@@ -87,13 +87,14 @@ import TransformerKernels
     #expect(largestDifference(shared.array, expected) < 1e-5)
   }
 
-  @Test func aCacheOfKeysGivesTheSameBits() {
+  /// Also beyond one chain of products.
+  @Test(arguments: [1, 70, 700]) func aCacheOfKeysGivesTheSameBits(length: Int) {
     var numbers = TestNumbers(seed: 41)
-    let length = 70
+    let capacity = length + 5
     let input = numbers.array(length * heads.rowWidth, scale: 2)
     let whole = attention(input, [AttentionSegment(rows: 0..<length)])
-    let memory = FloatBuffer(count: KeyValueCache.size(capacity: length, heads: heads))
-    var cache = KeyValueCache(base: memory.base, count: 0, capacity: length)
+    let memory = FloatBuffer(count: KeyValueCache.size(capacity: capacity, heads: heads))
+    var cache = KeyValueCache(base: memory.base, count: 0, capacity: capacity)
     var rows: [Float] = []
     let out = FloatBuffer(count: heads.outputWidth)
     for position in 0..<length {

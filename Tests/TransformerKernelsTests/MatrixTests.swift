@@ -46,23 +46,6 @@ import TransformerKernels
     }
   }
 
-  @Test(arguments: shapes) func packedWeightsGiveTheSameBits(shape: Shape) {
-    let (m, n, k) = (shape.m, shape.n, shape.k)
-    var numbers = TestNumbers(seed: 7)
-    let a = numbers.array(m * k)
-    let b = numbers.array(n * k)
-    let plain = multiply(a, false, b, true, shape)
-    let packed = result(m * n) { c in
-      withMatrix(b, rows: n, columns: k) { weights in
-        let packed = PackedMatrix(weights, pool: pool)
-        withMatrix(a, rows: m, columns: k) {
-          pool.multiply($0, packed, into: MutableMatrix(c, rows: m, columns: n))
-        }
-      }
-    }
-    #expect(plain == packed)
-  }
-
   @Test(
     .enabled(if: MultiplicationBackend.selected == .own, "a BLAS promises no bits"),
     arguments: shapes)

@@ -52,16 +52,44 @@ void tk_gemm_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdi
 
 /// Columns to a panel of a packed matrix on this processor.
 ptrdiff_t tk_pack_width(void);
-/// Packs panel `panel` (tk_pack_width() columns, missing ones zero) of the matrix that is stored
-/// transposed at `b` (n, k) to `packed`, the start of the packed matrix of
-/// ceil(n / width) · width · k floats.
-void tk_pack_panel(ptrdiff_t panel, ptrdiff_t n, ptrdiff_t k, const float *b, ptrdiff_t ldb,
-                   float *packed);
-/// C (m, columns of panels `panel_begin`..<`panel_end`) = (or +=) A (m, k) · packed B (k, n); the
-/// same bits as `tk_gemm`. `c` is the start of the whole C (m, n).
+/// C (m, n) = A (m, k) · B, whose columns are packed in panels of tk_pack_width(), each (k, width)
+/// and `panel_distance` floats after the one before; the same bits as `tk_gemm`. What the last
+/// panel holds beyond column n has no influence.
 void tk_gemm_packed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
-                    const float *packed, ptrdiff_t panel_begin, ptrdiff_t panel_end, float *c,
-                    ptrdiff_t ldc, int accumulate);
+                    const float *panels, ptrdiff_t panel_distance, float *c, ptrdiff_t ldc);
+
+#pragma mark - Products with compressed weights (compressed.c)
+
+/// How the elements of a compressed matrix B (k, n), stored transposed in a checkpoint, are kept.
+/// Each is the float that the checkpoint's own encoding means:
+/// nibbles: code (4 bits) · scale + minimum; bytes: code (8 bits, signed) · scale; with a float16
+/// scale (and minimum) to 32 elements of a column. float16, bfloat16: itself.
+typedef enum { TK_NIBBLES = 0, TK_BYTES = 1, TK_FLOAT16 = 2, TK_BFLOAT16 = 3 } tk_encoding;
+/// Columns to a panel of a compressed matrix, on every processor.
+enum { TK_COMPRESSED_WIDTH = 32 };
+/// Elements of a column with one scale; k must be a multiple of it where there are scales.
+enum { TK_COMPRESSED_BLOCK = 32 };
+
+/// Bytes of a compressed panel.
+size_t tk_compressed_panel_size(tk_encoding encoding, ptrdiff_t k);
+/// Compresses one panel of `columns` columns (missing ones become zero).
+/// `codes`: (columns, k) bytes, or 16-bit floats for these encodings, with row distance `ld` in
+/// elements; `scales`, `minima`: (columns, k / 32) as float16 bits with row distance `ld_scales`,
+/// where the encoding has them.
+void tk_compress_panel(tk_encoding encoding, ptrdiff_t k, ptrdiff_t columns, const void *codes,
+                       ptrdiff_t ld, const uint16_t *scales, const uint16_t *minima,
+                       ptrdiff_t ld_scales, void *panel);
+/// The panel's elements (k, 32).
+void tk_expand_panel(tk_encoding encoding, ptrdiff_t k, const void *panel, float *out);
+/// C (m, n) = A (m, k) · compressed B (k, n), or C += with `accumulate`: the same bits as `tk_gemm`
+/// with the expanded B. `panels` are those of columns 0..<n. `scratch`: as for `tk_gemm`.
+void tk_gemm_compressed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+                        tk_encoding encoding, const void *panels, float *c, ptrdiff_t ldc,
+                        int accumulate, float *scratch);
+/// The same as processors without AVX-512 run it.
+void tk_gemm_compressed_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
+                               ptrdiff_t lda, tk_encoding encoding, const void *panels, float *c,
+                               ptrdiff_t ldc, int accumulate, float *scratch);
 
 #pragma mark - Row-wise passes (elementwise.c)
 
@@ -145,6 +173,17 @@ void tk_attention_backward(ptrdiff_t queries, ptrdiff_t past, ptrdiff_t width, f
                            const float *q, ptrdiff_t ldq, const float *k, const float *v,
                            ptrdiff_t ldk, const float *dout, ptrdiff_t ldo, float *dq,
                            ptrdiff_t lddq, float *dk, float *dv, ptrdiff_t lddk, float *scratch);
+
+/// Floats of scratch memory for `tk_cached_attention`.
+ptrdiff_t tk_cached_attention_scratch(ptrdiff_t queries, ptrdiff_t keys);
+
+/// Attention of `queries` heads of one token to the same `keys` keys; q, out: (queries, width).
+/// `k`: transposed keys (width, keys), in panels of tk_pack_width() keys, one after the other.
+/// `v`: values (keys, width), in panels of tk_pack_width() columns with room for `capacity` keys
+/// each. The same bits as the last row of `tk_attention`.
+void tk_cached_attention(ptrdiff_t queries, ptrdiff_t keys, ptrdiff_t width, float factor,
+                         const float *q, const float *k, const float *v, ptrdiff_t capacity,
+                         float *out, float *scratch);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,177 @@
+import CTransformerKernels
+
+/// A matrix of weights (n, k) in the few bits that its checkpoint spends on them, in memory owned by
+/// someone else.
+///
+/// Products expand the elements in registers to the floats that the checkpoint's encoding means, so
+/// they read a fraction of the memory and have the same bits as products with the expanded matrix.
+package struct CompressedMatrix: @unchecked Sendable {
+  /// How elements are kept.
+  package enum Encoding: String, Sendable, Hashable, CaseIterable {
+    /// Code 0...15, times a float16 scale plus a float16 minimum to 32 elements of a row.
+    case nibbles
+    /// Code -128...127, times a float16 scale to 32 elements of a row.
+    case bytes
+    case float16
+    case bfloat16
+
+    var kernelForm: tk_encoding {
+      switch self {
+      case .nibbles: TK_NIBBLES
+      case .bytes: TK_BYTES
+      case .float16: TK_FLOAT16
+      case .bfloat16: TK_BFLOAT16
+      }
+    }
+
+    /// Elements of a row that share a scale; 1 without scales.
+    package var blockElements: Int {
+      switch self {
+      case .nibbles, .bytes: Int(TK_COMPRESSED_BLOCK)
+      case .float16, .bfloat16: 1
+      }
+    }
+  }
+
+  package let encoding: Encoding
+  package let rows: Int
+  package let columns: Int
+  let base: UnsafeRawPointer
+
+  /// A matrix compressed before.
+  ///
+  /// - Parameter base: `byteCount` bytes at a multiple of 64.
+  package init(_ base: UnsafeRawPointer, encoding: Encoding, rows: Int, columns: Int) {
+    self.base = base
+    self.encoding = encoding
+    self.rows = rows
+    self.columns = columns
+  }
+
+  /// Whether products with compressed matrices are to be had: our kernels multiply.
+  package static var isSupported: Bool { MultiplicationBackend.selected == .own }
+
+  /// Bytes of a compressed matrix.
+  package static func byteCount(encoding: Encoding, rows: Int, columns: Int) -> Int {
+    panels(rows) * tk_compressed_panel_size(encoding.kernelForm, columns)
+  }
+
+  private static let panelRows = Int(TK_COMPRESSED_WIDTH)
+  private static func panels(_ rows: Int) -> Int { (rows + panelRows - 1) / panelRows }
+  private var panelBytes: Int { tk_compressed_panel_size(encoding.kernelForm, columns) }
+
+  /// Compresses codes to `memory`, with the threads of `pool`.
+  ///
+  /// - Parameters:
+  ///   - codes: (rows, columns) bytes, or 16-bit floats for these encodings.
+  ///   - scales, minima: (rows, columns / 32) bits of float16, empty where the encoding has none.
+  ///   - memory: `byteCount` bytes at a multiple of 64.
+  package init(
+    encoding: Encoding, rows: Int, columns: Int, codes: UnsafeRawPointer, scales: [UInt16],
+    minima: [UInt16], to memory: UnsafeMutableRawPointer, pool: ThreadPool
+  ) {
+    precondition(
+      columns % encoding.blockElements == 0, "\(columns) columns are not whole blocks")
+    self.init(memory, encoding: encoding, rows: rows, columns: columns)
+    scales.withUnsafeBufferPointer { scales in
+      minima.withUnsafeBufferPointer { minima in
+        pool.run(
+          CompressionWork(
+            matrix: self, codes: codes, scales: scales.baseAddress, minima: minima.baseAddress,
+            memory: memory),
+          count: Self.panels(rows))
+      }
+    }
+  }
+
+  /// Whether every element, expanded, is that of `matrix` (zeros of either sign are the same).
+  package func expands(to matrix: Matrix, pool: ThreadPool) -> Bool {
+    precondition(
+      matrix.rows == rows && matrix.columns == columns,
+      "(\(rows), \(columns)) is compared with (\(matrix.rows), \(matrix.columns))")
+    pool.reserveScratch(columns * Self.panelRows)
+    return withUnsafeTemporaryAllocation(of: Bool.self, capacity: Self.panels(rows)) { agrees in
+      guard let base = agrees.baseAddress else { return true }
+      pool.run(
+        ComparisonWork(compressed: self, matrix: matrix, agrees: base), count: agrees.count)
+      return agrees.allSatisfy { $0 }
+    }
+  }
+
+  private struct CompressionWork: ParallelWork {
+    let matrix: CompressedMatrix
+    let codes: UnsafeRawPointer
+    let scales: UnsafePointer<UInt16>?
+    let minima: UnsafePointer<UInt16>?
+    let memory: UnsafeMutableRawPointer
+
+    func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+      let first = index * panelRows
+      let blocks = matrix.columns / matrix.encoding.blockElements
+      let codeBytes = matrix.encoding.blockElements > 1 ? 1 : 2
+      tk_compress_panel(
+        matrix.encoding.kernelForm, matrix.columns, min(panelRows, matrix.rows - first),
+        codes + first * matrix.columns * codeBytes, matrix.columns,
+        scales.map { $0 + first * blocks }, minima.map { $0 + first * blocks }, blocks,
+        memory + index * matrix.panelBytes)
+    }
+  }
+
+  private struct ComparisonWork: ParallelWork {
+    let compressed: CompressedMatrix
+    let matrix: Matrix
+    let agrees: UnsafeMutablePointer<Bool>
+
+    func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+      tk_expand_panel(
+        compressed.encoding.kernelForm, compressed.columns,
+        compressed.base + index * compressed.panelBytes, scratch)
+      var different = false
+      for row in 0..<min(panelRows, matrix.rows - index * panelRows) {
+        let expected = matrix.base + (index * panelRows + row) * matrix.stride
+        for column in 0..<matrix.columns {
+          different = different || scratch[column * panelRows + row] != expected[column]
+        }
+      }
+      agrees[index] = !different
+    }
+  }
+
+  fileprivate struct ProductWork: ParallelWork {
+    let a: Matrix
+    let weights: CompressedMatrix
+    let c: MutableMatrix
+    let accumulating: Bool
+
+    private static let panelsPerPiece = 3
+    var count: Int { (panels(weights.rows) + Self.panelsPerPiece - 1) / Self.panelsPerPiece }
+
+    func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+      let panel = index * Self.panelsPerPiece
+      let column = panel * panelRows
+      tk_gemm_compressed(
+        a.rows, min(Self.panelsPerPiece * panelRows, weights.rows - column), weights.columns,
+        a.base, a.stride, weights.encoding.kernelForm, weights.base + panel * weights.panelBytes,
+        c.base + column, c.stride, accumulating ? 1 : 0, scratch)
+    }
+  }
+}
+
+extension ThreadPool {
+  /// `c` = (or +=) `a` · transpose of the expanded matrix; the same bits as
+  /// `multiply(_:_:transposingB:)`.
+  package func multiply(
+    _ a: Matrix, _ weights: CompressedMatrix, into c: MutableMatrix, accumulating: Bool = false
+  ) {
+    precondition(
+      a.columns == weights.columns && c.rows == a.rows && c.columns == weights.rows,
+      """
+      shapes do not match: (\(a.rows), \(a.columns)) · (\(weights.columns), \(weights.rows)) into \
+      (\(c.rows), \(c.columns))
+      """)
+    guard a.rows > 0 else { return }
+    let work = CompressedMatrix.ProductWork(
+      a: a, weights: weights, c: c, accumulating: accumulating)
+    run(work, count: work.count)
+  }
+}
