@@ -10,8 +10,8 @@ struct Bench: AsyncParsableCommand {
       Machines differ and are shared: compare ratios measured side by side, not absolute figures.
       """,
     subcommands: [
-      StepBenchmark.self, GridBenchmark.self, GEMMBenchmark.self, DispatchBenchmark.self,
-      StatusBenchmark.self, LightClients.self,
+      StepBenchmark.self, GenerateBenchmark.self, GridBenchmark.self, GEMMBenchmark.self,
+      DispatchBenchmark.self, StatusBenchmark.self, LightClients.self,
     ])
 }
 
