@@ -14,6 +14,10 @@
 
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 enum { WIDTH = TK_COMPRESSED_WIDTH, BLOCK = TK_COMPRESSED_BLOCK };
 
 // Bytes of one block of a panel, and products in it.
@@ -63,28 +67,28 @@ void tk_compress_panel(tk_encoding encoding, ptrdiff_t k, ptrdiff_t columns, con
 
 // One chain of products for columns `column`... of a panel.
 #define ROWS_PARAMETERS                                                                            \
-  int rows, tk_encoding encoding, ptrdiff_t k, const uint8_t *panel, ptrdiff_t column,             \
-      const float *a, ptrdiff_t lda, float *c, ptrdiff_t ldc, ptrdiff_t columns, int first
+  int rows, tk_encoding encoding, ptrdiff_t k, const uint8_t *panel, size_t distance,              \
+      ptrdiff_t column, const float *a, ptrdiff_t lda, float *c, ptrdiff_t ldc, ptrdiff_t columns, int first
 #define EXPAND_PARAMETERS                                                                          \
   tk_encoding encoding, ptrdiff_t k, const uint8_t *panel, ptrdiff_t column, float *out
 
 typedef struct {
-  const Kernel *tile;
-  // Most rows whose sums stay in registers beside the expansion.
-  int direct_rows;
-  // C (rows, columns) = (or +=, unless `first`) A (rows, k) · the panel's columns.
+  // Most rows whose sums stay in registers beside the expansion; most of those that take two panels
+  // at a time.
+  int direct_rows, paired_rows;
+  // C (rows, columns) = (or +=, unless `first`) A (rows, k) · the columns of a panel, or of two that
+  // are `distance` bytes apart.
   void (*run)(ROWS_PARAMETERS);
   // The panel's columns as a panel (k, width of the tile) of floats.
   void (*expand)(EXPAND_PARAMETERS);
 } CompressedKernel;
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #define NAME(SUFFIX) avx512_##SUFFIX
 #define TARGET AVX512
 #define LANES 16
 #define DIRECT_ROWS 8
+#define FEW_ROWS_VECTORS 4
 // A permutation looks at the four lowest bits of each word: it is the conversion to floats.
 AVX512 INLINE v16 avx512_nibbles(__m512i codes, int position) {
   const v16 numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -99,17 +103,10 @@ AVX512 INLINE v16 avx512_nibbles(__m512i codes, int position) {
 #define TARGET
 #define LANES 8
 #define DIRECT_ROWS 2
+#define FEW_ROWS_VECTORS 2
 #define NIBBLES(CODES, POSITION)                                                                   \
   __builtin_convertvector((NAME(signed))((CODES) >> (4 * (POSITION)) & 15), NAME(vector))
 #include "compressed_kernel.h"
-
-static CompressedKernel compressed_kernel(const Kernel *tile) {
-#if defined(__x86_64__)
-  if (tile != tk_narrow_kernel())
-    return (CompressedKernel){tile, 8, avx512_rows, avx512_expand};
-#endif
-  return (CompressedKernel){tile, 2, narrow_rows, narrow_expand};
-}
 
 void tk_expand_panel(tk_encoding encoding, ptrdiff_t k, const void *panel, float *out) {
   // Slices of 16 columns, put side by side.
@@ -125,14 +122,22 @@ void tk_expand_panel(tk_encoding encoding, ptrdiff_t k, const void *panel, float
   }
 }
 
-static void multiply(const CompressedKernel kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
+// `tile` multiplies with expanded panels.
+static void multiply(const Kernel *tile, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
                      const float *a, ptrdiff_t lda, tk_encoding encoding, const uint8_t *panels,
                      float *c, ptrdiff_t ldc, int accumulate, float *scratch) {
-  const int width = kern.tile->width;
+#if defined(__x86_64__)
+  const CompressedKernel kern = tile == tk_narrow_kernel() ? narrow_kernel : avx512_kernel;
+#else
+  const CompressedKernel kern = narrow_kernel;
+#endif
+  const int width = tile->width;
   const size_t panel_size = tk_compressed_panel_size(encoding, k);
   // With few rows, one panel after the other runs through the registers; with many, as many as
   // the second-level cache holds are expanded to memory.
-  const ptrdiff_t block = m <= kern.direct_rows ? width : TK_GEMM_COLUMNS;
+  const ptrdiff_t block = m > kern.direct_rows   ? TK_GEMM_COLUMNS
+                          : m > kern.paired_rows ? width
+                                                 : 2 * width;
   for (ptrdiff_t j = 0; j < n; j += block) {
     ptrdiff_t columns = MIN(n - j, block);
     for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
@@ -141,13 +146,13 @@ static void multiply(const CompressedKernel kern, ptrdiff_t m, ptrdiff_t n, ptrd
       int first = p == 0 && !accumulate;
       if (m <= kern.direct_rows) {
         kern.run((int)m, encoding, chain, panels + (size_t)(j / WIDTH) * panel_size + skipped,
-                 j % WIDTH, a + p, lda, c + j, ldc, columns, first);
+                 columns > WIDTH ? panel_size : 0, j % WIDTH, a + p, lda, c + j, ldc, columns, first);
         continue;
       }
       for (ptrdiff_t q = 0; q < columns; q += width)
         kern.expand(encoding, chain, panels + (size_t)((j + q) / WIDTH) * panel_size + skipped,
                     (j + q) % WIDTH, scratch + q * chain);
-      tk_multiply_chain(kern.tile, m, columns, chain, a + p, lda, 0, NULL, scratch, c + j, ldc,
+      tk_multiply_chain(tile, m, columns, chain, a + p, lda, 0, NULL, scratch, c + j, ldc,
                         first);
     }
   }
@@ -156,13 +161,13 @@ static void multiply(const CompressedKernel kern, ptrdiff_t m, ptrdiff_t n, ptrd
 void tk_gemm_compressed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
                         tk_encoding encoding, const void *panels, float *c, ptrdiff_t ldc,
                         int accumulate, float *scratch) {
-  multiply(compressed_kernel(tk_kernel()), m, n, k, a, lda, encoding, panels, c, ldc, accumulate,
+  multiply(tk_kernel(), m, n, k, a, lda, encoding, panels, c, ldc, accumulate,
            scratch);
 }
 
 void tk_gemm_compressed_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
                                ptrdiff_t lda, tk_encoding encoding, const void *panels, float *c,
                                ptrdiff_t ldc, int accumulate, float *scratch) {
-  multiply(compressed_kernel(tk_narrow_kernel()), m, n, k, a, lda, encoding, panels, c, ldc,
+  multiply(tk_narrow_kernel(), m, n, k, a, lda, encoding, panels, c, ldc,
            accumulate, scratch);
 }

@@ -1,7 +1,8 @@
 // The loops of compressed.c for one vector width, included once for each:
 // NAME(suffix) names what is defined here, TARGET its instruction set, LANES the floats of a vector,
-// DIRECT_ROWS the most rows of `run`; NIBBLES(codes, position) are nibbles `position` of words as
-// floats. Everything is inlined with constant rows and encoding.
+// DIRECT_ROWS the most rows whose sums stay in registers, FEW_ROWS_VECTORS the vectors that one or two
+// rows take at a time; NIBBLES(codes, position) are nibbles `position` of words as floats. Everything
+// is inlined with constant rows and encoding.
 
 typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint32_t NAME(words) __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -14,127 +15,142 @@ TARGET INLINE NAME(vector) NAME(load_halves)(const uint16_t *p) {
   return __builtin_convertvector(*(const NAME(halves) *)p, NAME(vector));
 }
 
+#define EACH(I, COUNT) _Pragma("clang loop unroll(full)") for (int I = 0; I < (COUNT); I++)
+
 // What happens to the elements of one product: with `rows`, its multiples with column `product` of
 // A are added to the sums, without, it is stored to `out`.
-TARGET INLINE void NAME(take)(const int rows, ptrdiff_t product, NAME(vector) w0,
-                              NAME(vector) w1, const float *a, ptrdiff_t lda, NAME(vector) s[][2],
-                              float *out) {
-  if (rows == 0) {
-    *(NAME(vector) *)(out + product * 2 * LANES) = w0;
-    *(NAME(vector) *)(out + product * 2 * LANES + LANES) = w1;
-  }
-  _Pragma("clang loop unroll(full)") for (int i = 0; i < rows; i++) {
+TARGET INLINE void NAME(take)(const int rows, const int vectors, ptrdiff_t product,
+                              const NAME(vector) *w, const float *a, ptrdiff_t lda,
+                              NAME(vector) s[][4], float *out) {
+  if (rows == 0)
+    EACH(v, vectors) *(NAME(vector) *)(out + (product * vectors + v) * LANES) = w[v];
+  EACH(i, rows) {
     NAME(vector) x = a[i * lda + product] - (NAME(vector)){0};
-    s[i][0] += x * w0;
-    s[i][1] += x * w1;
+    EACH(v, vectors) s[i][v] += x * w[v];
   }
 }
 
-// One block of a panel.
-TARGET INLINE void NAME(block)(const int rows, const tk_encoding encoding, const uint8_t *block,
-                               ptrdiff_t column, const float *a, ptrdiff_t lda,
-                               NAME(vector) s[][2], float *out) {
-  const uint16_t *head = (const uint16_t *)block + column;
+// One block of a panel, or with 4 vectors of two panels that are `distance` bytes apart.
+TARGET INLINE void NAME(block)(const int rows, const int vectors, const tk_encoding encoding,
+                               const uint8_t *block, size_t distance, ptrdiff_t column,
+                               const float *a, ptrdiff_t lda, NAME(vector) s[][4], float *out) {
+  const uint8_t *blocks[4];
+  NAME(vector) w[4], d[4], m[4];
+  EACH(v, vectors) blocks[v] = block + (size_t)(v / 2) * distance;
   if (encoding == TK_NIBBLES) {
-    const NAME(vector) d0 = NAME(load_halves)(head), d1 = NAME(load_halves)(head + LANES),
-                       m0 = NAME(load_halves)(head + WIDTH),
-                       m1 = NAME(load_halves)(head + WIDTH + LANES);
-    const uint32_t *words = (const uint32_t *)(block + 4 * WIDTH) + column;
-    for (int j = 0; j < BLOCK; j += 8, words += WIDTH) {
-      NAME(words) c0 = *(const NAME(words) *)words, c1 = *(const NAME(words) *)(words + LANES);
-      // Code times scale is exact, so an element is rounded once, fused or not.
-      _Pragma("clang loop unroll(full)") for (int l = 0; l < 8; l++)
-          NAME(take)(rows, j + l, NIBBLES(c0, l) * d0 + m0, NIBBLES(c1, l) * d1 + m1, a, lda, s,
-                     out);
+    NAME(words) codes[4];
+    EACH(v, vectors) {
+      const uint16_t *head = (const uint16_t *)blocks[v] + column + v % 2 * LANES;
+      d[v] = NAME(load_halves)(head);
+      m[v] = NAME(load_halves)(head + WIDTH);
+    }
+    for (int j = 0; j < BLOCK; j += 8) {
+      EACH(v, vectors)
+        codes[v] = *(const NAME(words) *)((const uint32_t *)(blocks[v] + 4 * WIDTH) + j / 8 * WIDTH +
+                                          column + v % 2 * LANES);
+      EACH(l, 8) {
+        // Code times scale is exact, so an element is rounded once, fused or not.
+        EACH(v, vectors) w[v] = NIBBLES(codes[v], l) * d[v] + m[v];
+        NAME(take)(rows, vectors, j + l, w, a, lda, s, out);
+      }
     }
   } else if (encoding == TK_BYTES) {
-    const NAME(vector) d0 = NAME(load_halves)(head), d1 = NAME(load_halves)(head + LANES);
-    const uint8_t *codes = block + 2 * WIDTH + column;
-    _Pragma("clang loop unroll_count(8)") for (int p = 0; p < BLOCK; p++, codes += WIDTH)
-        NAME(take)(rows, p,
-                   __builtin_convertvector(*(const NAME(bytes) *)codes, NAME(vector)) * d0,
-                   __builtin_convertvector(*(const NAME(bytes) *)(codes + LANES), NAME(vector)) *
-                       d1,
-                   a, lda, s, out);
-  } else if (encoding == TK_FLOAT16) {
-    NAME(take)(rows, 0, NAME(load_halves)(head), NAME(load_halves)(head + LANES), a, lda, s, out);
+    EACH(v, vectors)
+      d[v] = NAME(load_halves)((const uint16_t *)blocks[v] + column + v % 2 * LANES);
+    _Pragma("clang loop unroll_count(8)") for (int p = 0; p < BLOCK; p++) {
+      EACH(v, vectors)
+        w[v] = d[v] * __builtin_convertvector(
+                          *(const NAME(bytes) *)(blocks[v] + 2 * WIDTH + p * WIDTH + column +
+                                                 v % 2 * LANES), NAME(vector));
+      NAME(take)(rows, vectors, p, w, a, lda, s, out);
+    }
   } else {
-    NAME(words) w0 = __builtin_convertvector(*(const NAME(bits) *)head, NAME(words)) << 16,
-                w1 = __builtin_convertvector(*(const NAME(bits) *)(head + LANES), NAME(words)) << 16;
-    NAME(take)(rows, 0, (NAME(vector))w0, (NAME(vector))w1, a, lda, s, out);
+    EACH(v, vectors) {
+      const uint16_t *head = (const uint16_t *)blocks[v] + column + v % 2 * LANES;
+      w[v] = encoding == TK_FLOAT16
+                 ? NAME(load_halves)(head)
+                 : (NAME(vector))(__builtin_convertvector(*(const NAME(bits) *)head, NAME(words))
+                                  << 16);
+    }
+    NAME(take)(rows, vectors, 0, w, a, lda, s, out);
   }
 }
 
-TARGET INLINE void NAME(chain)(const int rows, const tk_encoding encoding, ptrdiff_t k,
-                               const uint8_t *panel, ptrdiff_t column, const float *a,
-                               ptrdiff_t lda, float *c, ptrdiff_t ldc, ptrdiff_t columns,
-                               int first, float *out) {
-  NAME(vector) s[DIRECT_ROWS][2];
-  for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = (NAME(vector)){0};
+TARGET INLINE void NAME(chain)(const int rows, const int vectors, const tk_encoding encoding,
+                               ptrdiff_t k, const uint8_t *panel, size_t distance,
+                               ptrdiff_t column, const float *a, ptrdiff_t lda, float *c,
+                               ptrdiff_t ldc, ptrdiff_t columns, int first, float *out) {
+  NAME(vector) s[DIRECT_ROWS][4];
+  EACH(i, rows) EACH(v, vectors) s[i][v] = (NAME(vector)){0};
   for (ptrdiff_t p = 0; p < k; p += block_products(encoding), panel += block_size(encoding)) {
-    NAME(block)(rows, encoding, panel, column, a, lda, s, out);
+    NAME(block)(rows, vectors, encoding, panel, distance, column, a, lda, s, out);
     if (rows)
       a += block_products(encoding);
     else
-      out += block_products(encoding) * 2 * LANES;
+      out += block_products(encoding) * vectors * LANES;
   }
-  _Pragma("clang loop unroll(full)") for (int i = 0; i < rows; i++) {
+  EACH(i, rows) {
     float *to = c + i * ldc;
-    if (columns >= 2 * LANES) {
-      NAME(vector) *t0 = (NAME(vector) *)to, *t1 = (NAME(vector) *)(to + LANES);
-      *t0 = first ? s[i][0] : *t0 + s[i][0];
-      *t1 = first ? s[i][1] : *t1 + s[i][1];
+    if (columns >= vectors * LANES) {
+      EACH(v, vectors) {
+        NAME(vector) *t = (NAME(vector) *)(to + v * LANES);
+        *t = first ? s[i][v] : *t + s[i][v];
+      }
     } else {
-      float row[2 * LANES];
-      *(NAME(vector) *)row = s[i][0];
-      *(NAME(vector) *)(row + LANES) = s[i][1];
+      float row[4 * LANES];
+      EACH(v, vectors) *(NAME(vector) *)(row + v * LANES) = s[i][v];
       for (ptrdiff_t j = 0; j < columns; j++) to[j] = first ? row[j] : to[j] + row[j];
     }
   }
 }
 
-#define ENCODING_CASES(ROWS, C, FIRST, OUT)                                                        \
+#define ENCODING_CASE(ENCODING, ROWS, VECTORS, C, FIRST, OUT)                                      \
+  case ENCODING:                                                                                   \
+    NAME(chain)(ROWS, VECTORS, ENCODING, k, panel, distance, column, a, lda, C, ldc, columns, FIRST, \
+                OUT);                                                                              \
+    break;
+#define ENCODING_CASES(ROWS, VECTORS, C, FIRST, OUT)                                               \
   switch (encoding) {                                                                              \
-    case TK_NIBBLES:                                                                               \
-      NAME(chain)(ROWS, TK_NIBBLES, k, panel, column, a, lda, C, ldc, columns, FIRST, OUT);        \
-      break;                                                                                       \
-    case TK_BYTES:                                                                                 \
-      NAME(chain)(ROWS, TK_BYTES, k, panel, column, a, lda, C, ldc, columns, FIRST, OUT);          \
-      break;                                                                                       \
-    case TK_FLOAT16:                                                                               \
-      NAME(chain)(ROWS, TK_FLOAT16, k, panel, column, a, lda, C, ldc, columns, FIRST, OUT);        \
-      break;                                                                                       \
-    case TK_BFLOAT16:                                                                              \
-      NAME(chain)(ROWS, TK_BFLOAT16, k, panel, column, a, lda, C, ldc, columns, FIRST, OUT);       \
-      break;                                                                                       \
+    ENCODING_CASE(TK_NIBBLES, ROWS, VECTORS, C, FIRST, OUT)                                        \
+    ENCODING_CASE(TK_BYTES, ROWS, VECTORS, C, FIRST, OUT)                                          \
+    ENCODING_CASE(TK_FLOAT16, ROWS, VECTORS, C, FIRST, OUT)                                        \
+    ENCODING_CASE(TK_BFLOAT16, ROWS, VECTORS, C, FIRST, OUT)                                       \
   }
 
 TARGET static void NAME(expand)(EXPAND_PARAMETERS) {
   const float *a = NULL;
   const ptrdiff_t lda = 0, ldc = 0, columns = 0;
-  ENCODING_CASES(0, NULL, 0, out)
+  const size_t distance = 0;
+  ENCODING_CASES(0, 2, NULL, 0, out)
 }
 
-#define ROWS_CASE(ROWS)                                                                            \
+// Few rows take two panels at a time: with less than four sums, their latency would be waited for.
+#define ROWS_CASE(ROWS, VECTORS)                                                                   \
   case ROWS:                                                                                       \
-    ENCODING_CASES(ROWS, c, first, NULL)                                                           \
+    ENCODING_CASES(ROWS, VECTORS, c, first, NULL)                                                  \
     break;
 
 TARGET static void NAME(rows)(ROWS_PARAMETERS) {
   switch (rows) {
-    ROWS_CASE(1)
-    ROWS_CASE(2)
+    ROWS_CASE(1, FEW_ROWS_VECTORS)
+    ROWS_CASE(2, FEW_ROWS_VECTORS)
 #if DIRECT_ROWS >= 8
-    ROWS_CASE(3)
-    ROWS_CASE(4)
-    ROWS_CASE(5)
-    ROWS_CASE(6)
-    ROWS_CASE(7)
-    ROWS_CASE(8)
+    ROWS_CASE(3, 2)
+    ROWS_CASE(4, 2)
+    ROWS_CASE(5, 2)
+    ROWS_CASE(6, 2)
+    ROWS_CASE(7, 2)
+    ROWS_CASE(8, 2)
 #endif
   }
 }
 
+static const CompressedKernel NAME(kernel) = {DIRECT_ROWS, FEW_ROWS_VECTORS > 2 ? 2 : 0, NAME(rows),
+                                              NAME(expand)};
+
+#undef EACH
+#undef ENCODING_CASE
+#undef FEW_ROWS_VECTORS
 #undef ENCODING_CASES
 #undef ROWS_CASE
 #undef NAME

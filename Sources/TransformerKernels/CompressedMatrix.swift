@@ -143,14 +143,15 @@ package struct CompressedMatrix: @unchecked Sendable {
     let c: MutableMatrix
     let accumulating: Bool
 
-    private static let panelsPerPiece = 3
-    var count: Int { (panels(weights.rows) + Self.panelsPerPiece - 1) / Self.panelsPerPiece }
+    /// Few rows take two panels at a time.
+    private var panelsPerPiece: Int { a.rows <= 2 ? 2 : 3 }
+    var count: Int { (panels(weights.rows) + panelsPerPiece - 1) / panelsPerPiece }
 
     func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
-      let panel = index * Self.panelsPerPiece
+      let panel = index * panelsPerPiece
       let column = panel * panelRows
       tk_gemm_compressed(
-        a.rows, min(Self.panelsPerPiece * panelRows, weights.rows - column), weights.columns,
+        a.rows, min(panelsPerPiece * panelRows, weights.rows - column), weights.columns,
         a.base, a.stride, weights.encoding.kernelForm, weights.base + panel * weights.panelBytes,
         c.base + column, c.stride, accumulating ? 1 : 0, scratch)
     }
