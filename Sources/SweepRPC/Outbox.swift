@@ -72,7 +72,12 @@ extension WorkerMessage {
   }
 
   /// This message and those that follow it, in order.
-  package var batch: [WorkerMessage] { more.isEmpty ? [self] : [self] + more }
+  package var batch: [WorkerMessage] {
+    if more.isEmpty { return [self] }
+    var first = self
+    first.more = []
+    return [first] + more
+  }
 }
 
 extension CoordinatorMessage {
@@ -84,5 +89,10 @@ extension CoordinatorMessage {
   }
 
   /// This message and those that follow it, in order.
-  package var batch: [CoordinatorMessage] { more.isEmpty ? [self] : [self] + more }
+  package var batch: [CoordinatorMessage] {
+    if more.isEmpty { return [self] }
+    var first = self
+    first.more = []
+    return [first] + more
+  }
 }

@@ -35,7 +35,7 @@ struct HostileClientTests {
       _ = await silent.readToEnd()
       _ = await slow.readToEnd()
     }
-    #expect(lines.count { $0.contains("too slow") } == 2)
+    #expect(lines.count { $0.contains("too slow") } >= 2)
   }
 
   @Test func aSessionThatNeverSaysHelloEnds() async throws {
@@ -180,103 +180,62 @@ struct HostileClientTests {
     #expect(try deployment.reader.trialResults().allSatisfy { $0.value <= 1 })
   }
 
-  /// A report that was accepted is sent again, by its worker and by another, after its lease.
+  /// A report that was accepted is sent again, by its worker and by another, after its lease. The
+  /// first lease of a sweep has the token 1.
   @Test func replayedReportsChangeNothing() async throws {
-    let deployment = try Deployment(seeds: 1)
-    let listening = Signal<Int>()
-    async let summary = deployment.serve { port, _ in listening.send(port) }
-    let port = try #require(await listening.next())
-    let siege = Siege(deployment: deployment, port: port, recorder: LogRecorder())
-    // A worker that does one augmentation by hand.
-    let artifact = Data("made by hand".utf8)
-    let digest = ContentDigest(of: artifact).description
-    _ = try await siege.withClient { client in
-      try await Siege.Coordination(wrapping: client).upload(requestProducer: { writer in
-        try await writer.write(
-          .with {
-            $0.digest = digest
-            $0.data = artifact
-          })
-      })
-    }
-    let request = WorkerMessage.with { $0.workRequest = .with { $0.slots = 1 } }
-    let assigned = try await siege.session(
-      [Siege.hello("hand"), Siege.ready, request], until: { $0.assignment.token != 0 })
-    let token = try #require(assigned.map(\.assignment.token).first { $0 != 0 })
-    let holding = WorkerMessage.with {
-      $0.ready = .with {
-        $0.inputs = ["model": "m"]
-        $0.holding = [token]
+    func release(_ request: UInt64) -> WorkerMessage {
+      .with {
+        $0.request = request
+        $0.release = .with { $0.token = 1 }
       }
     }
-    let report = WorkerMessage.with {
-      $0.request = 9
-      $0.release = .with { $0.token = token }
+    try await Siege.run { siege in
+      let first = try await siege.session(
+        [Siege.hello("hand"), Siege.ready, Self.oneShard, release(8), release(9)],
+        until: { $0.acknowledgement.request == 9 })
+      #expect(Self.outcome(of: 8, in: first) == .accepted)
+      #expect(Self.outcome(of: 9, in: first) == .stale)
+      for name in ["hand", "other"] {
+        let holding = WorkerMessage.with {
+          $0.ready = .with {
+            $0.inputs = ["model": "m"]
+            $0.holding = [1]
+          }
+        }
+        let again = try await siege.session(
+          [Siege.hello(name), holding, release(8)], until: { $0.acknowledgement.request == 8 })
+        #expect(Self.outcome(of: 8, in: again) == .stale)
+        #expect(again.contains { $0.revocation.token == 1 })
+      }
     }
-    let first = try await siege.session(
-      [Siege.hello("hand"), holding, report], until: { $0.acknowledgement.request == 9 })
-    let outcomes = try await [("hand", holding), ("other", holding)].asyncMap { name, ready in
-      Self.outcome(
-        of: 9,
-        in: try await siege.session(
-          [Siege.hello(name), ready, report], until: { $0.acknowledgement.request == 9 }))
-    }
-    #expect(Self.outcome(of: 9, in: first) == .accepted)
-    #expect(outcomes == [.stale, .stale])
-    try await Deployment.worker("good", port: port).run()
-    #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
   }
+
+  /// A worker says that a shard is done whose product it never stored.
+  @Test func aProductThatIsNotThereFailsTheShard() async throws {
+    let missing = ContentDigest(of: "nobody has this".utf8).description
+    try await Siege.run { siege in
+      try await siege.session(
+        [
+          Siege.hello("liar"), Siege.ready, Self.oneShard,
+          .with {
+            $0.request = 5
+            $0.shard = .with {
+              $0.token = 1
+              $0.artifact = missing
+            }
+          },
+        ], until: { $0.acknowledgement.request == 5 })
+      let attempt = try #require(try siege.deployment.reader.attempts(at: nil).first)
+      #expect(attempt.ending == "failed")
+      #expect(attempt.evidence?.contains(missing) == true)
+    }
+  }
+
+  private static let oneShard = WorkerMessage.with { $0.workRequest = .with { $0.slots = 1 } }
 
   private static func outcome(
     of request: UInt64, in answers: [CoordinatorMessage]
   ) -> Biassweep_V1_Acknowledgement.Outcome? {
     answers.map(\.acknowledgement).first { $0.request == request }?.outcome
-  }
-
-  /// A worker says that a shard is done whose product it never stored.
-  @Test func aProductThatIsNotThereFailsTheShard() async throws {
-    let deployment = try Deployment(seeds: 1)
-    let listening = Signal<Int>()
-    async let summary = deployment.serve { port, _ in listening.send(port) }
-    let port = try #require(await listening.next())
-    let siege = Siege(deployment: deployment, port: port, recorder: LogRecorder())
-    let missing = ContentDigest(of: "nobody has this".utf8).description
-    let assigned = try await siege.session(
-      [Siege.hello("liar"), Siege.ready, .with { $0.workRequest = .with { $0.slots = 1 } }],
-      until: { $0.assignment.token != 0 })
-    let token = try #require(assigned.map(\.assignment.token).first { $0 != 0 })
-    try await siege.session(
-      [
-        Siege.hello("liar"),
-        .with {
-          $0.ready = .with {
-            $0.inputs = ["model": "m"]
-            $0.holding = [token]
-          }
-        },
-        .with {
-          $0.request = 5
-          $0.shard = .with {
-            $0.token = token
-            $0.artifact = missing
-          }
-        },
-      ], until: { $0.acknowledgement.request == 5 })
-    try await Deployment.worker("good", port: port).run()
-    #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
-    #expect(
-      try deployment.reader.attempts(at: nil).contains {
-        $0.ending == "failed" && ($0.evidence ?? "").contains(missing)
-      })
-  }
-}
-
-extension Array {
-  fileprivate func asyncMap<Value>(
-    _ transform: (Element) async throws -> Value
-  ) async rethrows -> [Value] {
-    var values: [Value] = []
-    for element in self { values.append(try await transform(element)) }
-    return values
   }
 }

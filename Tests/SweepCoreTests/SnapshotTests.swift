@@ -80,7 +80,7 @@ struct SnapshotTests {
     let derived: Set = [
       "policy", "planDigest", "ordinals", "shardOfTrial", "unsettled", "ready", "delayed",
     ]
-    let forgotten: Set = ["wanted", "nextExpiry", "randomState", "lastHandled"]
+    let forgotten: Set = ["wanted", "nextExpiry", "randomState", "lastHandled", "isEnding"]
     #expect(parts(scheduler) == inSnapshot.union(derived).union(forgotten))
 
     let children = Dictionary(
