@@ -37,15 +37,19 @@ package struct Augmenter {
   /// for again, at most `attemptsMax` times in all; then the last usable text is kept and marked as
   /// not accepted.
   ///
+  /// - Parameter checkpoint: where finished texts are kept, and taken from if they are there.
+  /// - Returns: the items, and the tokens of all candidates, prompts included.
   /// - Throws: `StudyError.nothingGenerated` if an item has no usable text; what the model throws.
-  package func items(_ key: AugmentationKey, count: Int, monitor: Monitor) throws -> [AugmentedItem]
-  {
+  package func items(
+    _ key: AugmentationKey, count: Int, checkpoint: ShardCheckpoint? = nil, monitor: Monitor
+  ) throws -> (items: [AugmentedItem], tokens: Int) {
     let requests = (0..<count).map {
       AugmentationRequest(index: $0, key: key, seed: spec.augmentation.seed, names: names)
     }
-    let candidates = try texts(requests, key: key, monitor: monitor)
+    let (candidates, tokens) = try texts(
+      requests, key: key, checkpoint: checkpoint, monitor: monitor)
     let labels = try labels(requests, candidates, monitor: monitor)
-    return requests.indices.map { index in
+    let items = requests.indices.map { index in
       let request = requests[index]
       let candidate = candidates[index]
       var item = AugmentedItem(
@@ -60,27 +64,40 @@ package struct Augmenter {
       }
       return item
     }
+    return (items, tokens)
   }
 
   private func texts(
-    _ requests: [AugmentationRequest], key: AugmentationKey, monitor: Monitor
-  ) throws -> [Candidate] {
+    _ requests: [AugmentationRequest], key: AugmentationKey, checkpoint: ShardCheckpoint?,
+    monitor: Monitor
+  ) throws -> (candidates: [Candidate], tokens: Int) {
     let options = AdaptedModel.SamplingOptions(
       temperature: Float(spec.augmentation.temperature), topK: spec.augmentation.topK,
       maximumTokens: spec.augmentation.maximumTokens, stopTokens: [encoder.endOfAnswer])
     let prompts = requests.map { encoder.prompt($0.text) }
+    var texts = RecordedTexts(checkpoint)
+    var tokens = 0
     var found = [Candidate?](repeating: nil, count: requests.count)
     var open = Array(requests.indices)
     for attempt in 1...Self.attemptsMax where !open.isEmpty {
-      let seeds = open.map { index in
+      let missing = open.filter { texts[$0, attempt] == nil }
+      let seeds = missing.map { index in
         StudyGenerator.seed([
           "augmentation-text", "\(spec.augmentation.seed)", key.domain.rawValue, key.bias.rawValue,
           "\(index)", "\(attempt)",
         ])
       }
-      let outputs = try model.generate(
-        open.map { prompts[$0] }, seeds: seeds, options: options, progress: monitor.advance,
-        shouldStop: monitor.shouldStop)
+      do {
+        _ = try model.generate(
+          missing.map { prompts[$0] }, seeds: seeds, options: options, progress: monitor.advance,
+          shouldStop: monitor.shouldStop
+        ) { index, text in texts.add(text, item: missing[index], attempt: attempt) }
+      } catch {
+        texts.keep()
+        throw error
+      }
+      let outputs = open.map { texts[$0, attempt] ?? [] }
+      tokens += zip(open, outputs).reduce(0) { $0 + prompts[$1.0].count + $1.1.count }
       var rejected: [Int] = []
       for (index, output) in zip(open, outputs) {
         let raw = tokenizer.decode(output, skipControl: true)
@@ -94,12 +111,42 @@ package struct Augmenter {
       }
       open = rejected
     }
-    return try found.enumerated().map { index, candidate in
+    let candidates = try found.enumerated().map { index, candidate in
       guard let candidate else {
         throw StudyError.nothingGenerated(
           item: index, request: requests[index].text, attempts: Self.attemptsMax)
       }
       return candidate
+    }
+    return (candidates, tokens)
+  }
+
+  /// Finished texts, written down now and then.
+  private struct RecordedTexts {
+    private let checkpoint: ShardCheckpoint?
+    private var texts: GeneratedTexts
+    private var written: Int
+    private var last = ContinuousClock.now
+
+    init(_ checkpoint: ShardCheckpoint?) {
+      self.checkpoint = checkpoint
+      texts = checkpoint?.resumedTexts() ?? GeneratedTexts()
+      written = texts.count
+    }
+
+    subscript(item: Int, attempt: Int) -> [Int32]? { texts[item, attempt] }
+
+    mutating func add(_ text: [Int32], item: Int, attempt: Int) {
+      texts[item, attempt] = text
+      if let checkpoint, last.duration(to: .now) >= checkpoint.interval { keep() }
+    }
+
+    /// Writes what is not written yet.
+    mutating func keep() {
+      guard let checkpoint, texts.count > written else { return }
+      checkpoint.write(texts)
+      written = texts.count
+      last = .now
     }
   }
 

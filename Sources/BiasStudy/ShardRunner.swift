@@ -13,7 +13,7 @@ package struct TrialResult: Hashable, Sendable {
 
 /// Where a running shard stands.
 package struct ShardProgress: Hashable, Sendable {
-  /// Tokens processed so far: trained on (each epoch counts), generated or scored.
+  /// Tokens processed so far in this attempt: trained on (each epoch counts), generated or scored.
   package let tokens: Int
   /// Done share of the expected work, 0 to 1.
   package let fraction: Double
@@ -98,18 +98,20 @@ package final class ShardRunner {
 
   /// Makes the first `items` items of a D_a.
   ///
-  /// - Returns: the set as JSON lines, and its facts: `items`, `tokens` (generated and scored),
-  ///   `candidates`, `rejection_rate` (share of candidates that broke a rule), `kept_rejected`
-  ///   (items whose last candidate was kept although it did), and the doses (see `Dose`).
+  /// - Parameter checkpoint: where finished texts are kept, and continued from if they are there.
+  /// - Returns: the set as JSON lines, and its facts: `items`, `tokens` (of all candidates, prompts
+  ///   included), `candidates`, `rejection_rate` (share of candidates that broke a rule),
+  ///   `kept_rejected` (items whose last candidate was kept although it did), and the doses (see
+  ///   `Dose`).
   /// - Throws: `StudyError`; `StudyError.cancelled` if `shouldStop` said so.
   package func augment(
-    _ key: AugmentationKey, items count: Int, progress: (ShardProgress) -> Void,
-    shouldStop: () -> Bool
+    _ key: AugmentationKey, items count: Int, checkpoint: ShardCheckpoint? = nil,
+    progress: (ShardProgress) -> Void, shouldStop: () -> Bool
   ) throws -> (jsonl: [UInt8], facts: [String: Double]) {
     try mappingCancellation {
       let expected = CostEstimate.generatedTokens(items: count, spec: spec)
       var tokens = 0
-      let items = try withoutActuallyEscaping(progress) { progress in
+      let (items, generated) = try withoutActuallyEscaping(progress) { progress in
         try withoutActuallyEscaping(shouldStop) { shouldStop in
           let monitor = Monitor(
             advance: { new in
@@ -122,14 +124,15 @@ package final class ShardRunner {
           let augmenter = Augmenter(
             spec: spec, names: data.names, model: AdaptedModel(base: model, pool: pool),
             base: model, encoder: encoder)
-          return try augmenter.items(key, count: count, monitor: monitor)
+          return try augmenter.items(
+            key, count: count, checkpoint: checkpoint, monitor: monitor)
         }
       }
       let candidates = items.map(\.attempts).reduce(0, +)
       let accepted = items.count(where: \.accepted)
       var facts = Dose.measures(items, original: try originalData(key.domain))
       facts["items"] = Double(items.count)
-      facts["tokens"] = Double(tokens)
+      facts["tokens"] = Double(generated)
       facts["candidates"] = Double(candidates)
       facts["rejection_rate"] =
         candidates == 0 ? 0 : Double(candidates - accepted) / Double(candidates)
@@ -145,6 +148,7 @@ package final class ShardRunner {
   ///
   /// - Parameters:
   ///   - augmentation: the D_a of the key as `augment` returned it; nil exactly at ratio 0.
+  ///   - checkpoint: where the state of the fine-tune is kept, and continued from if it is there.
   ///   - keep: if given, called once with what was learned, after training.
   ///   - completed: called with each trial's result as soon as it is known.
   /// - Returns: facts of the fine-tune: `final_loss` (mean over the last tenth of the steps),
@@ -152,6 +156,7 @@ package final class ShardRunner {
   /// - Throws: `StudyError`, `FineTuningError`; `StudyError.cancelled` if `shouldStop` said so.
   package func fineTune(
     _ key: TrainingKey, augmentation: [UInt8]?, trials: [Trial],
+    checkpoint: ShardCheckpoint? = nil,
     progress: (ShardProgress) -> Void, shouldStop: () -> Bool,
     keep: ((TrainedParameters) throws -> Void)? = nil, completed: (TrialResult) throws -> Void
   ) throws -> [String: Double] {
@@ -163,21 +168,30 @@ package final class ShardRunner {
         generated: 0)
       let expected = Double(max(1, estimate.total))
       var tokens = 0
-      var losses: [Double] = []
+      var resumedTokens = 0
       func report(_ phase: String) {
         progress(
           ShardProgress(
-            tokens: tokens, fraction: min(0.99, Double(tokens) / expected), phase: phase))
+            tokens: tokens - resumedTokens, fraction: min(0.99, Double(tokens) / expected), phase: phase))
       }
 
       let tuner = try FineTuner(
         model: model, options: options(key), pool: pool, trunkCache: trunkCache)
+      let identity = tuner.identity(of: sequences, purpose: checkpoint?.purpose ?? "")
+      checkpoint?.resume(tuner, identity: identity)
+      let writer = checkpoint?.writer(for: tuner, identity: identity)
+      resumedTokens = tuner.tokens
+      var isComplete = false
+      // What is done is kept when this throws, and nothing is written once it has returned.
+      defer {
+        if isComplete { writer?.wait() } else { writer?.finish(tuner) }
+      }
       try tuner.train(sequences, shouldStop: shouldStop) { state in
         tokens = state.tokens
-        losses.append(Double(state.loss))
+        writer?.offer(tuner)
         report("training")
       }
-      let trainedTokens = tokens
+      tokens = tuner.tokens
       try keep?(tuner.trainedParameters)
       let adapted = tuner.adapted
       adapted.sharesPrefixes = sharing.contains(.evaluationPrefixes)
@@ -187,6 +201,7 @@ package final class ShardRunner {
             let monitor = Monitor(
               advance: { new in
                 tokens += new
+                writer?.offer(tuner)
                 report("evaluating \(trial.task.id)")
               }, shouldStop: shouldStop)
             return try evaluate(trial, adapted, monitor)
@@ -195,11 +210,12 @@ package final class ShardRunner {
         try completed(
           TrialResult(trial: trial.id, metrics: metrics.values, notes: metrics.notes))
       }
-      let last = losses.suffix(max(1, losses.count / 10))
+      isComplete = true
+      let last = tuner.losses.suffix(max(1, tuner.losses.count / 10)).map(Double.init)
       return [
         "final_loss": last.reduce(0, +) / Double(max(1, last.count)),
-        "steps": Double(losses.count),
-        "tokens": Double(trainedTokens),
+        "steps": Double(tuner.losses.count),
+        "tokens": Double(tuner.tokens),
         "items_original": Double(sequences.count { $0.group == .original }),
         "items_augmented": Double(sequences.count { $0.group == .augmented }),
       ]

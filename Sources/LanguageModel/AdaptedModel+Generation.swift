@@ -46,10 +46,12 @@ extension AdaptedModel {
   ///     the weights.
   ///   - progress: called with the number of tokens computed since the last call, prompts included.
   ///   - shouldStop: asked before each token.
+  ///   - finished: called with each text when it ends, by the index of its prompt.
   /// - Throws: `EvaluationError`.
   package func generate(
     _ prompts: [[Int32]], seeds: [UInt64], options: SamplingOptions,
-    progress: (_ tokens: Int) -> Void = { _ in }, shouldStop: () -> Bool = { false }
+    progress: (_ tokens: Int) -> Void = { _ in }, shouldStop: () -> Bool = { false },
+    finished: (_ index: Int, _ text: [Int32]) -> Void = { _, _ in }
   ) throws -> [[Int32]] {
     try options.validate()
     if prompts.count != seeds.count {
@@ -79,7 +81,10 @@ extension AdaptedModel {
         progress(running.count)
       }
       choose(for: &running, options)
-      for text in running where text.isFinished { texts[text.index] = text.tokens }
+      for text in running where text.isFinished {
+        texts[text.index] = text.tokens
+        finished(text.index, text.tokens)
+      }
       running.removeAll(where: \.isFinished)
     }
     return texts

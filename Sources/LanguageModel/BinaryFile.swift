@@ -220,3 +220,15 @@ func posixCode(of error: any Error) -> Int32 {
   default: return EIO
   }
 }
+
+/// Small files that are replaced as a whole.
+package enum DurableFile {
+  /// Makes `path` hold `data`, durably; a crash leaves what it held before or all of `data`.
+  ///
+  /// - Throws: `ModelFileError.system`.
+  package static func replace(at path: String, with data: Data) throws {
+    try replaceFile(at: path) { descriptor, _ in
+      try data.withUnsafeBytes { try writeAll($0, to: descriptor, at: 0, path: path) }
+    }
+  }
+}

@@ -9,7 +9,7 @@ import TransformerKernels
 /// epoch.
 package final class FineTuner {
   package let options: FineTuningOptions
-  private let base: ModelWeights
+  let base: ModelWeights
   private let pool: ThreadPool
   private let trunkCache: TrunkCache?
   private let decoder: LlamaDecoder
@@ -17,12 +17,16 @@ package final class FineTuner {
   private let loraLayout: LoRALayout?
   /// The layers that carry no adapter.
   private let trunk: FrozenTrunk
+  /// Positions whose logits are computed at a time.
+  let headRows: Int
 
   /// Steps done so far.
-  package private(set) var step = 0
+  package internal(set) var step = 0
   /// Tokens processed so far.
-  package private(set) var tokens = 0
-  private var alignment: GroupAlignment
+  package internal(set) var tokens = 0
+  /// Loss of each step that `train` took, from the first on.
+  package internal(set) var losses: [Float] = []
+  var alignment: GroupAlignment
 
   // Memory of a step, reused.
   private var tree = PrefixTree()
@@ -41,6 +45,7 @@ package final class FineTuner {
     try options.validate(for: configuration)
     self.options = options
     base = weights
+    self.headRows = headRows
     self.pool = pool
     self.trunkCache = trunkCache
     alignment = GroupAlignment(weight: options.alignmentWeight)
@@ -89,6 +94,7 @@ package final class FineTuner {
     let stepsPerEpoch = (sequences.count + options.batchSize - 1) / options.batchSize
     let stepCount = stepsPerEpoch * options.epochs
     reserve(for: sequences)
+    losses.reserveCapacity(stepCount)
     while step < stepCount {
       if shouldStop() { throw FineTuningError.cancelled }
       let order = order(ofEpoch: step / stepsPerEpoch, count: sequences.count)
@@ -98,6 +104,7 @@ package final class FineTuner {
         let loss = try takeStep(
           chosen.map { sequences[$0] },
           learningRate: options.learningRate(step: step, stepCount: stepCount))
+        losses.append(loss)
         progress(
           FineTuningProgress(step: step, stepCount: stepCount, loss: loss, tokens: tokens))
         if step % stepsPerEpoch == 0 { break }
@@ -181,6 +188,9 @@ package final class FineTuner {
     (trainable.values.base + tensor.offset).update(from: value, count: value.count)
     return true
   }
+
+  /// Threads that a step is computed with.
+  package var threadCount: Int { pool.threadCount }
 
   /// Norm of the whole gradient.
   package func gradientNorm() -> Double {

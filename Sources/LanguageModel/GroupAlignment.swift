@@ -15,7 +15,11 @@ struct GroupAlignment: Sendable, Hashable {
   private(set) var originalMean: [Float]?
   private(set) var augmentedMean: [Float]?
 
-  init(weight: Float) { self.weight = weight }
+  init(weight: Float, originalMean: [Float]? = nil, augmentedMean: [Float]? = nil) {
+    self.weight = weight
+    self.originalMean = originalMean
+    self.augmentedMean = augmentedMean
+  }
 
   /// An item of a batch: its rows, which it may share with others, and its group.
   typealias Item = (rows: ArraySlice<Range<Int>>, group: Group)

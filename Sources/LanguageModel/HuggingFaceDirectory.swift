@@ -62,6 +62,13 @@ package struct HuggingFaceDirectory: Sendable {
     return (["config.json"] + present + shards.map(\.name)).sorted()
   }
 
+  /// All files that are needed to read the model: `fileNames`, and the index of several shards.
+  var allFileNames: [String] {
+    let index = "model.safetensors.index.json"
+    let isThere = FileManager.default.fileExists(atPath: "\(path)/\(index)")
+    return fileNames + (isThere ? [index] : [])
+  }
+
   private struct ShardIndex: Decodable {
     var weightMap: [String: String]
 

@@ -168,18 +168,31 @@ extension SafetensorsFile {
     _ entries: [Entry], metadata: [String: String] = [:], to path: String,
     values: (Entry) throws -> [Float]
   ) throws {
+    try write(entries, metadata: metadata, to: path) { entry, write in
+      try values(entry).withUnsafeBytes(write)
+    }
+  }
+
+  /// As above, from memory that need not be an array.
+  ///
+  /// - Parameter body: hands the bytes of a tensor (F32, row-major) to its second argument, once.
+  package static func write(
+    _ entries: [Entry], metadata: [String: String] = [:], to path: String,
+    body: (Entry, _ write: (UnsafeRawBufferPointer) throws -> Void) throws -> Void
+  ) throws {
     let (entries, start) = try layout(entries, metadata: metadata)
     try replaceFile(at: path) { descriptor, _ in
       try start.withUnsafeBytes { try writeAll($0, to: descriptor, at: 0, path: path) }
       var offset = start.count
       for entry in entries {
-        let elements = try values(entry)
-        precondition(
-          elements.count == entry.elementCount, "\(entry): \(elements.count) elements")
-        try elements.withUnsafeBytes {
-          try writeAll($0, to: descriptor, at: offset, path: path)
-          offset += $0.count
+        let start = offset
+        try body(entry) { bytes in
+          precondition(
+            bytes.count == 4 * entry.elementCount, "\(entry): \(bytes.count) bytes")
+          try writeAll(bytes, to: descriptor, at: offset, path: path)
+          offset += bytes.count
         }
+        precondition(offset - start == 4 * entry.elementCount, "\(entry): nothing was written")
       }
     }
   }

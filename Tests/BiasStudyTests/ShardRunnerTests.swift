@@ -2,41 +2,26 @@ import BiasStudy
 import Foundation
 import LanguageModel
 import SweepCore
+import Synchronization
 import Testing
 
 /// The whole study on a tiny random model with a real tokenizer: the numbers mean nothing, but all
 /// that is promised about them must hold.
 struct ShardRunnerTests {
-  private let spec: SweepSpec
-  private let tasks = TaskCatalogue.builtIn.tasks
-  private let model: LanguageModel
-  private let data: StudyData
+  private let study: NanoStudy
 
-  init() throws {
-    spec = try Synthetic.spec()
-    data = try Synthetic.data()
-    model = try Synthetic.model()
-  }
+  init() throws { study = try NanoStudy() }
 
   private func runner(threads: Int = 1) throws -> ShardRunner {
-    try ShardRunner(spec: spec, tasks: tasks, model: model, data: data, threads: threads)
+    try study.runner(threads: threads)
   }
 
-  private var shards: [Shard] { ShardPlan(spec: spec, tasks: tasks).shards }
+  private var shards: [Shard] { study.shards }
 
   private func tune(
     _ runner: ShardRunner, _ shard: Shard, only: [Trial]? = nil
   ) throws -> (results: [TrialResult], facts: [String: Double]) {
-    guard case .fineTune(let key, let trials) = shard.work else { return ([], [:]) }
-    let augmentation = try key.augmentation.map { augmentationKey in
-      // A random model writes no sentences, so D_a is written by hand in its place.
-      try AugmentationSet(items: Synthetic.augmented(augmentationKey, count: 40)).encoded()
-    }
-    var results: [TrialResult] = []
-    let facts = try runner.fineTune(
-      key, augmentation: augmentation, trials: only ?? trials, progress: { _ in },
-      shouldStop: { false }, completed: { results.append($0) })
-    return (results, facts)
+    try study.tune(runner, shard, only: only)
   }
 
   @Test func whatIsKeptIsTheAdapterThatWasEvaluated() throws {
@@ -75,7 +60,7 @@ struct ShardRunnerTests {
         #expect(Set(result.metrics.keys).isDisjoint(with: result.notes.keys))
       }
     }
-    #expect(seen == Set(Grid(spec: spec, tasks: tasks).trials.map(\.id)))
+    #expect(seen == Set(Grid(spec: study.spec, tasks: study.tasks).trials.map(\.id)))
   }
 
   @Test func resultsDependOnNothingButSpecAndKey() throws {
@@ -214,5 +199,42 @@ struct GenerationTests {
         #expect(item.labels.count == 2 && item.labels[0] != item.labels[1])
       }
     }
+  }
+
+  @Test(.enabled(if: modelPath != nil)) func aStoppedGenerationGoesOnWithWhatIsFinished() throws {
+    let path = try #require(Self.modelPath)
+    let cache = URL(filePath: path).deletingLastPathComponent().deletingLastPathComponent().path
+    let model = try LanguageModel.load(from: path, cacheDirectory: cache)
+    let scratch = try Scratch()
+    let runner = try ShardRunner(
+      spec: try Synthetic.spec(), tasks: TaskCatalogue.builtIn.tasks, model: model,
+      data: Synthetic.data(), threads: 2)
+    let key = AugmentationKey(domain: .gender, bias: .contrastiveSingleExplicit)
+    func make(_ checkpoint: ShardCheckpoint?, stopAfter: Int = .max) throws
+      -> (jsonl: [UInt8], facts: [String: Double], asked: Int)
+    {
+      var asked = 0
+      let made = try runner.augment(
+        key, items: 4, checkpoint: checkpoint, progress: { _ in },
+        shouldStop: {
+          asked += 1
+          return asked > stopAfter
+        })
+      return (made.jsonl, made.facts, asked)
+    }
+    let whole = try make(nil)
+    let resumed = Mutex(0)
+    let checkpoint = ShardCheckpoint(
+      path: scratch.url.appending(path: "texts").path, interval: .zero, purpose: "test"
+    ) { event in
+      if case .resumed(let done, _) = event { resumed.withLock { $0 = done } }
+    }
+    #expect(studyError { _ = try make(checkpoint, stopAfter: whole.asked - 3) } == .cancelled)
+    let rest = try make(checkpoint)
+    #expect(resumed.withLock { $0 } > 0)
+    #expect(rest.jsonl == whole.jsonl && rest.facts == whole.facts)
+    #expect(rest.asked < whole.asked)
+    // Everything is there: nothing is generated again.
+    #expect(try make(checkpoint).asked <= 1)
   }
 }
