@@ -51,8 +51,9 @@ package struct ShardCheckpoint: Sendable {
 
   /// Puts `tuner` into the furthest state that a file holds, if there is a usable one.
   func resume(_ tuner: FineTuner, identity: FineTuningIdentity) {
-    let state = tuner.emptyState()
     let files = candidates.map { (steps: FineTuningCheckpoint.steps(path: $0) ?? 0, path: $0) }
+    if files.isEmpty { return }
+    let state = tuner.emptyState()
     for file in files.sorted(by: { $0.steps > $1.steps }) {
       do {
         try FineTuningCheckpoint.read(path: file.path, identity: identity, into: state)

@@ -172,7 +172,8 @@ package final class ShardRunner {
       func report(_ phase: String) {
         progress(
           ShardProgress(
-            tokens: tokens - resumedTokens, fraction: min(0.99, Double(tokens) / expected), phase: phase))
+            tokens: tokens - resumedTokens, fraction: min(0.99, Double(tokens) / expected),
+            phase: phase))
       }
 
       let tuner = try FineTuner(

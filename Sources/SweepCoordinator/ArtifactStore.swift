@@ -9,16 +9,16 @@ package struct ArtifactStore: Sendable {
   package let directory: URL
   /// A larger upload is refused.
   package static let artifactBytesMax = 4 << 30
+  /// Uploads that broke off and may go on; beyond these the oldest are dropped.
+  static let partialsMax = 64
+  /// An upload that broke off longer ago than this is not expected to go on.
+  static let partialSecondsMax = 86_400.0
 
   /// - Throws: when the directory cannot be made.
   package init(directory: URL) throws {
     self.directory = directory
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-    // What a crash left half written.
-    for name in try FileManager.default.contentsOfDirectory(atPath: directory.path)
-    where name.hasSuffix(".partial") {
-      try FileManager.default.removeItem(at: directory.appendingPathComponent(name))
-    }
+    try PartialFiles.trim(in: directory, keeping: Self.partialsMax)
   }
 
   package func url(for digest: ContentDigest) -> URL {
@@ -29,9 +29,21 @@ package struct ArtifactStore: Sendable {
     FileManager.default.fileExists(atPath: url(for: digest).path)
   }
 
-  /// Starts to store an artifact whose bytes arrive in pieces.
-  package func upload(_ digest: ContentDigest) throws -> ArtifactUpload {
-    try ArtifactUpload(of: digest, in: self)
+  /// How much of an artifact is here.
+  func position(_ digest: ContentDigest) -> (bytes: Int, isComplete: Bool) {
+    if let bytes = PartialFiles.size(of: url(for: digest)) { return (bytes, true) }
+    return (PartialFiles.size(of: partial(digest)) ?? 0, false)
+  }
+
+  /// Starts to store an artifact whose bytes arrive in pieces, or goes on with it.
+  ///
+  /// - Parameter offset: position of the bytes to come.
+  /// - Throws: `SessionRefusal`; see `IncomingFile`.
+  package func upload(_ digest: ContentDigest, from offset: Int = 0) throws -> IncomingFile {
+    if offset == 0 { try PartialFiles.trim(in: directory, keeping: Self.partialsMax - 1) }
+    return try IncomingFile(
+      digest, partial: partial(digest), destination: url(for: digest), offset: offset,
+      bytesMax: Self.artifactBytesMax)
   }
 
   /// - Throws: `SessionRefusal.artifactUnknown`, or `.artifactDamaged` when the file has changed.
@@ -45,74 +57,36 @@ package struct ArtifactStore: Sendable {
     }
     return data
   }
+
+  private func partial(_ digest: ContentDigest) -> URL {
+    directory.appendingPathComponent("\(digest).\(PartialFiles.suffix)")
+  }
 }
 
-/// An artifact that is being written. Unless `finish` succeeds, nothing of it remains.
-package final class ArtifactUpload {
-  private let digest: ContentDigest
-  private let store: ArtifactStore
-  private let partial: URL
-  private let file: FileHandle
-  private var count = 0
-  private var hash = SHA256()
+/// Files of uploads that are under way or broke off.
+enum PartialFiles {
+  static let suffix = "partial"
 
-  fileprivate init(of digest: ContentDigest, in store: ArtifactStore) throws {
-    self.digest = digest
-    self.store = store
-    partial = store.directory.appendingPathComponent("\(UUID().uuidString).partial")
-    guard FileManager.default.createFile(atPath: partial.path, contents: nil) else {
-      throw SessionRefusal.storageFailed("cannot create a file in \(store.directory.path)")
-    }
-    file = try FileHandle(forWritingTo: partial)
+  /// Bytes in a file; nil if there is none.
+  static func size(of url: URL) -> Int? {
+    var status = stat()
+    return stat(url.path, &status) == 0 ? Int(status.st_size) : nil
   }
 
-  deinit {
-    // Best effort: what stays is removed when the store is opened next.
-    try? file.close()
-    try? FileManager.default.removeItem(at: partial)
-  }
-
-  /// - Throws: `SessionRefusal.storageFailed`.
-  package func append(_ bytes: Data) throws {
-    count += bytes.count
-    guard count <= ArtifactStore.artifactBytesMax else {
-      throw SessionRefusal.storageFailed(
-        "artifact \(digest) has more than \(ArtifactStore.artifactBytesMax) bytes")
-    }
-    hash.update(data: bytes)
-    try translatingErrors { try file.write(contentsOf: bytes) }
-  }
-
-  /// Puts the artifact under its name, durably.
-  ///
-  /// - Returns: number of bytes.
-  /// - Throws: `SessionRefusal` when the bytes are not what the digest names, or on disk errors.
-  package func finish() throws -> Int {
-    guard ContentDigest(hash.finalize()) == digest else {
-      throw SessionRefusal.artifactDamaged(
-        "the \(count) bytes sent as artifact \(digest) have another digest")
-    }
-    try translatingErrors { try file.synchronize() }
-    guard rename(partial.path, store.url(for: digest).path) == 0 else {
-      throw SessionRefusal.storageFailed(
-        "cannot name artifact \(digest) in \(store.directory.path): "
-          + String(cString: strerror(errno)))
-    }
-    // Makes the new name survive a loss of power.
-    let descriptor = open(store.directory.path, O_RDONLY)
-    defer { if descriptor >= 0 { close(descriptor) } }
-    guard descriptor >= 0, fsync(descriptor) == 0 else {
-      throw SessionRefusal.storageFailed("cannot synchronise \(store.directory.path)")
-    }
-    return count
-  }
-
-  private func translatingErrors(_ body: () throws -> Void) throws {
-    do {
-      try body()
-    } catch {
-      throw SessionRefusal.storageFailed(
-        "cannot write artifact \(digest) into \(store.directory.path): \(error)")
+  /// Removes those that are too old, and the oldest of those that are too many.
+  static func trim(in directory: URL, keeping count: Int) throws {
+    let key = URLResourceKey.contentModificationDateKey
+    let files = try FileManager.default.contentsOfDirectory(
+      at: directory, includingPropertiesForKeys: [key]
+    ).filter { $0.pathExtension == suffix }
+      .map { url -> (url: URL, date: Date) in
+        // A file that went meanwhile needs no removing.
+        let date = try? url.resourceValues(forKeys: [key]).contentModificationDate
+        return (url, date ?? .distantPast)
+      }.sorted { $0.date > $1.date }
+    for (index, file) in files.enumerated()
+    where index >= count || -file.date.timeIntervalSinceNow > ArtifactStore.partialSecondsMax {
+      unlink(file.url.path)
     }
   }
 }

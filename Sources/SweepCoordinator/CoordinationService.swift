@@ -3,15 +3,15 @@ import GRPCCore
 import SweepCore
 import SweepRPC
 
-/// The gRPC side of the coordinator: sessions become calls of `Coordinator`, artifacts files.
+/// The gRPC side of the coordinator: sessions become calls of `Coordinator`, and files go in pieces
+/// (`CoordinationService+Transfers.swift`).
 struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
   let coordinator: Coordinator
   let artifacts: ArtifactStore
+  let inputs: InputCatalogue
 
   /// How long a worker has to end its side of a session that the coordinator has ended.
   private static let goodbyeGrace = Duration.milliseconds(500)
-  /// Bytes of one message of a download.
-  static let chunkBytes = 1 << 20
 
   func session(
     request: RPCAsyncSequence<WorkerMessage, any Error>,
@@ -74,48 +74,5 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
   /// reads on. The iterator is not Sendable, but never in two tasks' hands at once.
   private struct Incoming: @unchecked Sendable {
     let iterator: RPCAsyncSequence<WorkerMessage, any Error>.AsyncIterator
-  }
-
-  func upload(
-    request: RPCAsyncSequence<Biassweep_V1_ArtifactChunk, any Error>, context: ServerContext
-  ) async throws -> Biassweep_V1_UploadReply {
-    do {
-      var incoming = request.makeAsyncIterator()
-      guard let first = try await incoming.next(), let digest = ContentDigest(hex: first.digest)
-      else {
-        throw SessionRefusal.protocolViolation("an upload starts with the artifact's SHA-256")
-      }
-      let upload = try artifacts.upload(digest)
-      try upload.append(first.data)
-      while let chunk = try await incoming.next() { try upload.append(chunk.data) }
-      let count = try upload.finish()
-      return .with { $0.bytes = UInt64(count) }
-    } catch let refusal as SessionRefusal {
-      throw refusal.rpcError
-    }
-  }
-
-  func download(
-    request: Biassweep_V1_DownloadRequest, response: RPCWriter<Biassweep_V1_ArtifactChunk>,
-    context: ServerContext
-  ) async throws {
-    do {
-      guard let digest = ContentDigest(hex: request.digest) else {
-        throw SessionRefusal.protocolViolation("a download names an artifact by its SHA-256")
-      }
-      let data = try artifacts.read(digest)
-      var offset = 0
-      repeat {
-        let end = min(offset + Self.chunkBytes, data.count)
-        try await response.write(
-          .with {
-            if offset == 0 { $0.digest = request.digest }
-            $0.data = data.subdata(in: offset..<end)
-          })
-        offset = end
-      } while offset < data.count
-    } catch let refusal as SessionRefusal {
-      throw refusal.rpcError
-    }
   }
 }

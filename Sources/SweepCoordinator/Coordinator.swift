@@ -14,6 +14,8 @@ package actor Coordinator {
   package let spec: SweepSpec
   package let policy: ExecutionPolicy
   package let version: String
+  /// Nil where none are kept.
+  package nonisolated let checkpoints: CheckpointStore?
   private let ledger: Ledger
   private let logger: Logger
   private let now: @Sendable () -> Duration
@@ -47,17 +49,20 @@ package actor Coordinator {
   /// Recovers the sweep's state from the ledger.
   ///
   /// - Parameters:
+  ///   - checkpoints: those of shards that cannot be leased any more are removed.
   ///   - keepLeases: whether workers of an earlier coordinator process may still be at work.
   ///   - now: monotonic time since any fixed point.
   package init(
-    definition: SweepDefinition, plan: ShardPlan, ledger: Ledger, version: String,
-    keepLeases: Bool, logger: Logger,
+    definition: SweepDefinition, plan: ShardPlan, ledger: Ledger,
+    checkpoints: CheckpointStore? = nil, version: String, keepLeases: Bool,
+    logger: Logger,
     now: @escaping @Sendable () -> Duration = Coordinator.uptime()
   ) throws {
     spec = definition.spec
     policy = definition.policy
     self.version = version
     self.ledger = ledger
+    self.checkpoints = checkpoints
     self.logger = logger
     self.now = now
     var scheduler = Scheduler(
@@ -67,6 +72,7 @@ package actor Coordinator {
     let recovery = scheduler.finishRecovery(keepLeases: keepLeases, now: now())
     try ledger.append(recovery, now: Date().timeIntervalSince1970)
     self.scheduler = scheduler
+    checkpoints?.retain(scheduler.unfinishedShards)
     (outcome, outcomeContinuation) = AsyncThrowingStream.makeStream()
     if !events.isEmpty {
       logger.info(
@@ -165,6 +171,32 @@ package actor Coordinator {
       .disconnect(worker: session.worker.id, connection: connection, reason: reason), origin: nil)
   }
 
+  // MARK: Checkpoints
+
+  /// The shard that a worker holds under a lease, if that is alive.
+  func shard(heldBy worker: String, under token: LeaseToken) -> ShardID? {
+    scheduler.shard(heldBy: worker, under: token)
+  }
+
+  /// Makes an upload the newest checkpoint of the shard that its lease is on.
+  ///
+  /// - Throws: `SessionRefusal.leaseOver` when the lease has ended: what was computed since may be
+  ///   right, but another worker decides now.
+  func acceptCheckpoint(
+    _ upload: IncomingFile, bytes: Int, worker: String, token: LeaseToken
+  ) throws {
+    guard let checkpoints, let shard = shard(heldBy: worker, under: token) else {
+      throw SessionRefusal.leaseOver(token.value)
+    }
+    try checkpoints.accept(upload, of: shard, bytes: bytes)
+    logger.debug(
+      "checkpoint stored",
+      metadata: [
+        "shard.id": "\(shard)", "worker.id": "\(worker)", "lease.token": "\(token)",
+        "bytes": "\(bytes)",
+      ])
+  }
+
   // MARK: Batches
 
   private func submit(
@@ -206,7 +238,10 @@ package actor Coordinator {
         end(throwing: error)
         return
       }
-      for event in events { log(event) }
+      for event in events {
+        log(event)
+        if case .shardCompleted(let shard, _, _, _) = event { checkpoints?.remove(shard) }
+      }
       send(replies + directives.compactMap { message(of: $0) })
       if scheduler.isFinished {
         end(throwing: nil)
@@ -247,7 +282,11 @@ package actor Coordinator {
   ) -> (connection: UInt64, message: CoordinatorMessage)? {
     let (worker, message): (String, CoordinatorMessage) =
       switch directive {
-      case .assign(let worker, let assignment): (worker, .assignment(assignment))
+      case .assign(let worker, let assignment):
+        (
+          worker,
+          .assignment(assignment, checkpoint: checkpoints?.newest(of: assignment.shard.id))
+        )
       case .revoke(let worker, let token): (worker, .revocation(token))
       }
     return readyConnections[worker].map { ($0, message) }

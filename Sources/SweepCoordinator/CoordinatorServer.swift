@@ -7,15 +7,22 @@ import SweepLedger
 package struct CoordinatorServer: Sendable {
   package let coordinator: Coordinator
   private let artifacts: ArtifactStore
+  private let inputs: InputCatalogue
   private let host: String
   private let port: Int
 
   /// - Parameters:
+  ///   - inputs: what workers may ask for besides artifacts.
   ///   - host: IPv4 address to listen on.
   ///   - port: 0 for any free port.
-  package init(coordinator: Coordinator, artifacts: ArtifactStore, host: String, port: Int) {
+  package init(
+    coordinator: Coordinator, artifacts: ArtifactStore, inputs: InputCatalogue = .empty,
+    host: String,
+    port: Int
+  ) {
     self.coordinator = coordinator
     self.artifacts = artifacts
+    self.inputs = inputs
     self.host = host
     self.port = port
   }
@@ -37,7 +44,9 @@ package struct CoordinatorServer: Sendable {
       config: configuration)
     let server = GRPCServer(
       transport: transport,
-      services: [CoordinationService(coordinator: coordinator, artifacts: artifacts)])
+      services: [
+        CoordinationService(coordinator: coordinator, artifacts: artifacts, inputs: inputs)
+      ])
 
     return try await withThrowingTaskGroup(of: SweepSummary?.self) { group in
       group.addTask {

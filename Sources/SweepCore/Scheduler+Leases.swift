@@ -8,6 +8,18 @@ extension Scheduler {
     return ordinal
   }
 
+  /// The shard that `worker` holds under `token`; nil when that lease is over.
+  package func shard(heldBy worker: String, under token: LeaseToken) -> ShardID? {
+    ownedShard(token, worker: worker).map { records[$0].shard.id }
+  }
+
+  /// The shards that have work left, quarantined ones included: they may be tried again.
+  package var unfinishedShards: [ShardID] {
+    records.compactMap {
+      if case .completed = $0.state { nil } else { $0.shard.id }
+    }
+  }
+
   mutating func renew(
     _ progress: LeaseProgress, worker: String, _ now: Duration, _ step: inout Step
   ) {

@@ -106,6 +106,7 @@ package struct SweepDefinition: Sendable {
     seconds("heartbeat_seconds", &policy.heartbeatSeconds)
     seconds("disconnect_grace_seconds", &policy.disconnectGraceSeconds)
     seconds("retry_backoff_seconds", &policy.retryBackoffSeconds)
+    seconds("checkpoint_seconds", &policy.checkpointSeconds)
     policy.attempts = section.integer("attempts", in: 1...1000, default: policy.attempts)
     policy.losses = section.integer("losses", in: 1...1000, default: policy.losses)
     policy.maximumFailures = section.integer(

@@ -129,6 +129,8 @@ package struct ExecutionPolicy: Codable, Hashable, Sendable {
   /// Attempts of a shard that end with the loss of the worker before it is quarantined.
   package var losses: Int = 10
   package var retryBackoffSeconds: Double = 1
+  /// Least time of work between two checkpoints of a shard: what a killed worker may lose.
+  package var checkpointSeconds: Double = 10
   /// The sweep stops once this many shards are quarantined; nil means never.
   package var maximumFailures: Int?
 
@@ -140,6 +142,7 @@ package struct ExecutionPolicy: Codable, Hashable, Sendable {
     case disconnectGraceSeconds = "disconnect_grace_seconds"
     case attempts, losses
     case retryBackoffSeconds = "retry_backoff_seconds"
+    case checkpointSeconds = "checkpoint_seconds"
     case maximumFailures = "max_failures"
   }
 }

@@ -82,10 +82,14 @@ extension CoordinatorMessage {
     welcome.specDigest = try spec.digest().description
     welcome.heartbeatSeconds = policy.heartbeatSeconds
     welcome.leaseSeconds = policy.leaseSeconds
+    welcome.checkpointSeconds = policy.checkpointSeconds
     return CoordinatorMessage.with { $0.welcome = welcome }
   }
 
-  package static func assignment(_ assignment: Scheduler.Assignment) -> CoordinatorMessage {
+  /// - Parameter checkpoint: the newest one of the shard's earlier attempts.
+  package static func assignment(
+    _ assignment: Scheduler.Assignment, checkpoint: ContentDigest?
+  ) -> CoordinatorMessage {
     CoordinatorMessage.with { message in
       message.assignment = Biassweep_V1_Assignment.with {
         $0.shard = assignment.shard.id.description
@@ -93,6 +97,7 @@ extension CoordinatorMessage {
         $0.attempt = UInt32(clamping: assignment.attempt)
         $0.trials = assignment.remainingTrials.map(\.id.description)
         $0.input = assignment.input?.description ?? ""
+        $0.checkpoint = checkpoint?.description ?? ""
       }
     }
   }

@@ -18,6 +18,9 @@ package enum SessionRefusal: Error, Sendable, Hashable {
   /// Retrying helps once there is space.
   case storageFailed(String)
 
+  /// Retrying cannot help: the lease that a checkpoint belongs to has ended.
+  case leaseOver(UInt64)
+
   package var rpcError: RPCError {
     switch self {
     case .otherVersion(let worker, let coordinator):
@@ -40,6 +43,8 @@ package enum SessionRefusal: Error, Sendable, Hashable {
       RPCError(code: .dataLoss, message: detail)
     case .storageFailed(let detail):
       RPCError(code: .resourceExhausted, message: detail)
+    case .leaseOver(let token):
+      RPCError(code: .permissionDenied, message: "lease \(token) is over")
     }
   }
 

@@ -8,13 +8,14 @@ import SweepCore
 package struct ShardExecutor: Sendable {
   /// Loads what the shards of a sweep need.
   ///
-  /// Returns SHA-256s of what results depend on besides the spec, by name.
-  package var prepare: @Sendable (SweepSpec) throws -> [String: String]
+  /// Returns SHA-256s of what results depend on besides the spec, by name. What is missing here can
+  /// be had from the source.
+  package var prepare: @Sendable (SweepSpec, InputSource) throws -> [String: String]
   /// Runs a shard to its end.
   package var execute: @Sendable (ShardAssignment, ShardControl) throws -> ShardProduct
 
   package init(
-    prepare: @escaping @Sendable (SweepSpec) throws -> [String: String],
+    prepare: @escaping @Sendable (SweepSpec, InputSource) throws -> [String: String],
     execute: @escaping @Sendable (ShardAssignment, ShardControl) throws -> ShardProduct
   ) {
     self.prepare = prepare
@@ -31,6 +32,8 @@ package struct ShardAssignment: Sendable {
   package let trials: [Trial]
   /// The artifact of the shard that this one depends on.
   package let input: [UInt8]?
+  /// Where the shard keeps its progress, and may have some; nil for not at all.
+  package let checkpoint: CheckpointFiles?
 }
 
 /// What a shard yields besides trial results.
@@ -53,20 +56,39 @@ package final class ShardControl: Sendable {
     let notes: [String: String]
   }
 
+  /// Something about a shard for the log.
+  package struct Note: Sendable {
+    package let message: String
+    package let details: [String: String]
+  }
+
   private struct State {
     var cancelled = false
+    var revoked = false
     var fraction = 0.0
     var tokens = 0
     var results: [TrialResult] = []
+    var checkpoint: String?
     let started = SuspendingClock.now
   }
   private let state = Mutex(State())
   private let resultsWait: @Sendable () -> Void
+  private let checkpointWritten: @Sendable () -> Void
+  private let note: @Sendable (Note) -> Void
 
-  /// - Parameter resultsWait: called from the shard's thread when `takeResults` has something
-  ///   after it had nothing.
-  init(resultsWait: @escaping @Sendable () -> Void) {
+  /// - Parameters:
+  ///   - resultsWait: called from the shard's thread when `takeResults` has something after
+  ///     it had nothing.
+  ///   - checkpointWritten: called from any thread when `takeCheckpoint` has something.
+  ///   - note: called from any thread.
+  init(
+    resultsWait: @escaping @Sendable () -> Void,
+    checkpointWritten: @escaping @Sendable () -> Void,
+    note: @escaping @Sendable (Note) -> Void
+  ) {
     self.resultsWait = resultsWait
+    self.checkpointWritten = checkpointWritten
+    self.note = note
   }
 
   /// True once the shard's result is no longer wanted; the shard should end by throwing
@@ -81,6 +103,25 @@ package final class ShardControl: Sendable {
       $0.fraction = fraction
       $0.tokens = tokens
     }
+  }
+
+  /// Says that the file at `path` holds a new checkpoint, durably.
+  package func checkpointed(_ path: String) {
+    state.withLock { $0.checkpoint = path }
+    checkpointWritten()
+  }
+
+  /// The file that was written since the last call.
+  func takeCheckpoint() -> String? {
+    state.withLock { state in
+      defer { state.checkpoint = nil }
+      return state.checkpoint
+    }
+  }
+
+  /// Says something for the worker's log.
+  package func log(_ message: String, _ details: [String: String] = [:]) {
+    note(Note(message: message, details: details))
   }
 
   /// Reports one trial's result. Metrics must be finite; `notes` says why one is missing.
@@ -103,6 +144,17 @@ package final class ShardControl: Sendable {
   }
 
   func cancel() { state.withLock { $0.cancelled = true } }
+
+  /// Cancels because the lease is over: nothing of the shard is wanted any more.
+  func revoke() {
+    state.withLock {
+      $0.cancelled = true
+      $0.revoked = true
+    }
+  }
+
+  /// Whether the lease is over.
+  var isRevoked: Bool { state.withLock { $0.revoked } }
 
   var progress: (fraction: Double, tokensPerSecond: Double) {
     state.withLock { state in

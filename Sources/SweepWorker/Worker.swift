@@ -12,27 +12,30 @@ import SweepRPC
 /// session says which leases the worker still holds. The coordinator decides what still counts.
 package actor Worker {
   package typealias Client = GRPCClient<HTTP2ClientTransport.Posix>
-  private typealias Service = Biassweep_V1_Coordination.Client<HTTP2ClientTransport.Posix>
+  typealias Service = Biassweep_V1_Coordination.Client<HTTP2ClientTransport.Posix>
 
-  private let info: WorkerInfo
+  let info: WorkerInfo
   private let host: String
   private let port: Int
   private let version: String
   private let executor: ShardExecutor
-  private let logger: Logger
+  let logger: Logger
+  /// Nil where shards keep none.
+  let checkpoints: CheckpointPlace?
   /// How long a stopping worker tries to tell an absent coordinator.
   private static let farewell = Duration.seconds(5)
   /// How long a result waits for others to be reported with it.
   private static let resultsGather = Duration.milliseconds(5)
-  private let threads = BlockingThreads()
+  let threads = BlockingThreads()
   /// Without any answer for this long the worker gives up.
-  private let patience: Duration
+  let patience: Duration
 
-  private struct Sweep {
+  struct Sweep {
     let digest: ContentDigest
     let shards: [ShardID: Shard]
     let inputs: [String: String]
     let heartbeat: Duration
+    let checkpointInterval: Duration
   }
 
   private enum Report: Sendable {
@@ -52,38 +55,44 @@ package actor Worker {
     }
   }
 
-  private var sweep: Sweep?
-  private var running: [LeaseToken: ShardControl] = [:]
+  private(set) var sweep: Sweep?
+  private(set) var running: [LeaseToken: ShardControl] = [:]
+  /// Shards of leases that this worker still says something about.
+  private var shardOfLease: [LeaseToken: ShardID] = [:]
   /// Reports without acknowledgement by request number; sent again in each new session.
   private var unacknowledged: [UInt64: Report] = [:]
   private var lastRequest: UInt64 = 0
   /// Messages to the coordinator; nil between sessions.
   private var outgoing: Outbox<WorkerMessage>?
-  private var currentService: Service?
+  private(set) var currentService: Service?
+  /// Uploads of checkpoints under way.
+  var uploads: [LeaseToken: CheckpointUpload] = [:]
   private var readyRequest: UInt64?
   private var isReady = false
   private var stoppingSince: SuspendingClock.Instant?
-  private var stopping: Bool { stoppingSince != nil }
+  var isStopping: Bool { stoppingSince != nil }
   private var isOver = false
   private var refusal: String?
 
   /// - Parameters:
   ///   - info: this process; the identifier must be new.
+  ///   - checkpoints: where shards keep their progress; nil for not at all.
   ///   - patience: how long to look for a coordinator before giving up.
   package init(
     info: WorkerInfo, host: String, port: Int, version: String, executor: ShardExecutor,
-    patience: Duration, logger: Logger
+    checkpoints: CheckpointPlace? = nil, patience: Duration, logger: Logger
   ) {
     self.info = info
     self.host = host
     self.port = port
     self.version = version
     self.executor = executor
+    self.checkpoints = checkpoints
     self.patience = patience
     self.logger = logger
   }
 
-  private var address: String { "\(host):\(port)" }
+  var address: String { "\(host):\(port)" }
 
   /// Works until the sweep is over or `stop` was called.
   ///
@@ -108,7 +117,7 @@ package actor Worker {
         throw WorkerError.refused(address: address, reason: error.message)
       }
       if let refusal { throw WorkerError.refused(address: address, reason: refusal) }
-      if isOver || (stopping && unacknowledged.isEmpty) { return }
+      if isOver || (isStopping && unacknowledged.isEmpty) { return }
       // What could not be said by then, the coordinator learns from the end of the leases.
       if let stoppingSince, stoppingSince.duration(to: .now) > Self.farewell { return }
       try await Task.sleep(for: backoff.delay(using: &generator))
@@ -117,7 +126,7 @@ package actor Worker {
 
   /// Gives all shards back and ends; `run` returns when the coordinator knows.
   package func stop() {
-    guard !stopping else { return }
+    guard !isStopping else { return }
     stoppingSince = .now
     for control in running.values { control.cancel() }
     endIfDone()
@@ -211,9 +220,14 @@ package actor Worker {
       throw WorkerError.cannotPrepare("The sweep names tasks that this worker does not know.")
     }
     let executor = self.executor
+    let source = InputSource(of: self)
+    let checkpoints = self.checkpoints
     let inputs: [String: String]
     do {
-      inputs = try await threads.run(named: "prepare") { try executor.prepare(spec) }
+      inputs = try await threads.run(named: "prepare") {
+        checkpoints?.removeStale()
+        return try executor.prepare(spec, source)
+      }
     } catch {
       throw WorkerError.cannotPrepare("\(error)")
     }
@@ -221,7 +235,8 @@ package actor Worker {
     sweep = Sweep(
       digest: try spec.digest(),
       shards: Dictionary(uniqueKeysWithValues: plan.shards.map { ($0.id, $0) }), inputs: inputs,
-      heartbeat: .seconds(max(0.05, welcome.heartbeatSeconds)))
+      heartbeat: .seconds(max(0.05, welcome.heartbeatSeconds)),
+      checkpointInterval: .seconds(welcome.checkpointSeconds))
   }
 
   private func sendReady() {
@@ -239,7 +254,7 @@ package actor Worker {
       })
     isReady = true
     for (_, report) in unacknowledged.sorted(by: { $0.key < $1.key }) { send(report.message) }
-    if !stopping { requestWork(info.slots - running.count) }
+    if !isStopping { requestWork(info.slots - running.count) }
   }
 
   private func requestWork(_ slots: Int) {
@@ -278,7 +293,7 @@ package actor Worker {
 
   private func start(_ message: Biassweep_V1_Assignment) {
     let token = LeaseToken(message.token)
-    guard !stopping else {
+    guard !isStopping else {
       return report(.final(token, .with { $0.release = .with { $0.token = token.value } }))
     }
     guard running[token] == nil else { return }
@@ -287,27 +302,40 @@ package actor Worker {
     }
     let wanted = Set(message.trials)
     let trials = shard.trials.filter { wanted.contains($0.id.description) }
-    let control = ShardControl {
-      Task {
-        // The results of a short shard leave together with its end.
-        try await Task.sleep(for: Self.resultsGather)
-        await self.reportResults(token)
-      }
-    }
+    let control = ShardControl(
+      resultsWait: {
+        Task {
+          // The results of a short shard leave together with its end.
+          try await Task.sleep(for: Self.resultsGather)
+          await self.reportResults(token)
+        }
+      },
+      checkpointWritten: { Task { await self.checkpointWritten(token) } },
+      note: { [logger] note in
+        logger.info(
+          "\(note.message)",
+          metadata: note.details.merging(
+            ["shard.id": "\(shard.id)", "lease.token": "\(token)"], uniquingKeysWith: { $1 }
+          ).mapValues { "\($0)" })
+      })
     running[token] = control
+    shardOfLease[token] = shard.id
     let executor = self.executor
     let name = shard.id.description
     Task {
       do {
         let input = try await self.download(message.input, for: control)
+        let checkpoint = await self.checkpointFiles(
+          for: shard.id, newest: message.checkpoint, control: control)
         let assignment = ShardAssignment(
-          shard: shard, token: token, attempt: Int(message.attempt), trials: trials, input: input)
+          shard: shard, token: token, attempt: Int(message.attempt), trials: trials, input: input,
+          checkpoint: checkpoint)
         let product = try await self.threads.run(named: name) {
           try executor.execute(assignment, control)
         }
         try await self.finish(token, product, control)
       } catch is CancellationError {
-        self.cancelled(token)
+        await self.cancelled(token)
       } catch {
         self.fail(token, "\(error)")
       }
@@ -335,6 +363,7 @@ package actor Worker {
     _ token: LeaseToken, _ product: ShardProduct, _ control: ShardControl
   ) async throws {
     reportResults(token)
+    uploads[token]?.task?.cancel()
     var digest: ContentDigest?
     if let artifact = product.artifact {
       let name = ContentDigest(of: artifact)
@@ -352,11 +381,13 @@ package actor Worker {
             $0.facts = product.facts
           }
         }))
-    if !stopping { requestWork(1) }
+    if !isStopping { requestWork(1) }
   }
 
   private func fail(_ token: LeaseToken, _ evidence: String) {
     running[token] = nil
+    shardOfLease[token] = nil
+    uploads[token]?.task?.cancel()
     logger.error(
       "shard failed", metadata: ["lease.token": "\(token)", "error": "\(evidence)"])
     report(
@@ -368,13 +399,16 @@ package actor Worker {
             $0.evidence = evidence
           }
         }))
-    if !stopping { requestWork(1) }
+    if !isStopping { requestWork(1) }
   }
 
   /// A shard ended because its lease did, or because the worker stops.
-  private func cancelled(_ token: LeaseToken) {
+  private func cancelled(_ token: LeaseToken) async {
+    // Whoever gets the shard next goes on where this worker stopped.
+    if isStopping { await finishUpload(token, within: Self.farewell) }
+    shardOfLease[token] = nil
     guard running.removeValue(forKey: token) != nil else { return }
-    if stopping {
+    if isStopping {
       report(.final(token, .with { $0.release = .with { $0.token = token.value } }))
     } else if !isOver {
       requestWork(1)
@@ -387,7 +421,7 @@ package actor Worker {
     guard let control = running[token] else { return }
     logger.warning(
       "lease over, shard cancelled", metadata: ["lease.token": "\(token)", "reason": "\(reason)"])
-    control.cancel()
+    control.revoke()
   }
 
   // MARK: Reports
@@ -424,72 +458,21 @@ package actor Worker {
       if case .final(let token, let message) = report, case .shard = message.body {
         fail(token, "the coordinator refused the shard's report: \(acknowledgement.message)")
       }
-    case .accepted, .unspecified, .UNRECOGNIZED: break
+    case .accepted:
+      if case .final(let token, let message) = report, case .shard = message.body,
+        let shard = shardOfLease.removeValue(forKey: token), let sweep
+      {
+        checkpoints?.remove(sweep: sweep.digest, shard: shard)
+      }
+    case .unspecified, .UNRECOGNIZED: break
     }
     endIfDone()
   }
 
   private func endIfDone() {
-    if stopping && running.isEmpty && unacknowledged.isEmpty {
+    if isStopping && running.isEmpty && unacknowledged.isEmpty {
       isOver = true
       outgoing?.finish()
     }
-  }
-
-  // MARK: Artifacts
-
-  private func download(_ name: String, for control: ShardControl) async throws -> [UInt8]? {
-    guard !name.isEmpty else { return nil }
-    return try await transferring(for: control) { service in
-      let bytes = try await service.download(.with { $0.digest = name }) { response in
-        var bytes: [UInt8] = []
-        for try await chunk in response.messages { bytes += chunk.data }
-        return bytes
-      }
-      guard ContentDigest(of: bytes).description == name else {
-        throw RPCError(code: .dataLoss, message: "artifact \(name) arrived damaged")
-      }
-      return bytes
-    }
-  }
-
-  private func upload(
-    _ bytes: [UInt8], as digest: ContentDigest, for control: ShardControl
-  ) async throws {
-    let chunkBytes = 1 << 20
-    _ = try await transferring(for: control) { service in
-      try await service.upload(requestProducer: { writer in
-        var offset = 0
-        repeat {
-          let end = min(offset + chunkBytes, bytes.count)
-          try await writer.write(
-            .with {
-              if offset == 0 { $0.digest = digest.description }
-              $0.data = Data(bytes[offset..<end])
-            })
-          offset = end
-        } while offset < bytes.count
-      })
-    }
-  }
-
-  /// Transfers in the current session, and again in the next one if it breaks, until the shard is
-  /// cancelled.
-  private func transferring<Value: Sendable>(
-    for control: ShardControl, _ transfer: @Sendable (Service) async throws -> Value
-  ) async throws -> Value {
-    var backoff = Backoff()
-    var generator = SystemRandomNumberGenerator()
-    while !control.isCancelled {
-      if let service = currentService {
-        do {
-          return try await transfer(service)
-        } catch let error as RPCError where SessionRefusal.isWorthRetrying(error) {
-          logger.warning("transfer failed, will retry", metadata: ["error": "\(error.message)"])
-        }
-      }
-      try await Task.sleep(for: backoff.delay(using: &generator))
-    }
-    throw CancellationError()
   }
 }

@@ -1,4 +1,5 @@
 import GRPCCore
+import SweepCore
 
 /// Why a worker ended without the sweep being over.
 package enum WorkerError: Error, Sendable, CustomStringConvertible {
@@ -7,6 +8,10 @@ package enum WorkerError: Error, Sendable, CustomStringConvertible {
   /// Nobody answered for too long.
   case unreachable(address: String, detail: String)
   case cannotPrepare(String)
+  /// A file of this machine cannot be read or written.
+  case localStorage(String)
+  /// What the coordinator sends under a digest is something else, again and again.
+  case damagedDownload(ContentDigest)
 
   package var description: String {
     switch self {
@@ -17,6 +22,10 @@ package enum WorkerError: Error, Sendable, CustomStringConvertible {
         + "`biassweep coordinator` prints where it listens."
     case .cannotPrepare(let detail):
       detail
+    case .localStorage(let detail):
+      "A file of this machine cannot be used: \(detail)."
+    case .damagedDownload(let digest):
+      "The coordinator's file \(digest) arrives damaged again and again; look at its disk."
     }
   }
 }

@@ -158,7 +158,7 @@ private final class WorkersInProcess: DispatchLoad {
           id: "bench-\(index)", host: "localhost", processID: 0, slots: slots, threads: 1),
         host: "127.0.0.1", port: port, version: "bench",
         executor: ShardExecutor(
-          prepare: { _ in ["bench": "none"] },
+          prepare: { _, _ in ["bench": "none"] },
           execute: { assignment, control in
             if let gap = box.gap(until: clock.now) { self.gaps.withLock { $0.append(gap) } }
             for trial in assignment.trials {

@@ -32,6 +32,14 @@ struct CoordinatorCommand: AsyncParsableCommand {
   @Flag(help: "Listen on addresses other than loopback, without encryption or authentication.")
   var plaintext = false
 
+  @OptionGroup var cacheOption: CacheOption
+
+  @Option(
+    help: ArgumentHelp(
+      "Most disk space for workers' checkpoints beside the ledger: 20GB, 500MB; 0 for none.",
+      valueName: "size"))
+  var checkpointSpace = SweepSession.defaultCheckpointSpace
+
   @Option(help: "Write HOST:PORT to this file once workers can connect.")
   var addressFile: String?
 
@@ -52,10 +60,14 @@ struct CoordinatorCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    cacheOption.apply()
     let session = try SweepSession(
-      selection: selection, ledger: ledger, keepLeases: true, logLevel: .info)
+      selection: selection, ledger: ledger, keepLeases: true,
+      checkpointSpace: checkpointSpace, logLevel: .info)
     let server = CoordinatorServer(
-      coordinator: session.coordinator, artifacts: session.artifacts, host: host, port: port)
+      coordinator: session.coordinator, artifacts: session.artifacts,
+      inputs: StudyInputs(spec: await session.coordinator.spec).catalogue(logger: session.logger),
+      host: host, port: port)
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
     let interrupted = InterruptFlag()
     let stopper = Task {

@@ -36,6 +36,8 @@ struct RunCommand: AsyncParsableCommand {
   @Option(help: KeptFineTunes.help)
   var keepParameters = KeptFineTunes.none
 
+  @OptionGroup var cacheOption: CacheOption
+
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
 
@@ -52,6 +54,7 @@ struct RunCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    cacheOption.apply()
     let session = try SweepSession(
       selection: selection, ledger: ledger, keepLeases: false,
       logLevel: verbose ? .info : .warning)
@@ -94,6 +97,7 @@ struct RunCommand: AsyncParsableCommand {
           arguments: [
             "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)",
             "--keep-parameters", keepParameters.description,
+            "--local-checkpoints",
           ] + trunk.arguments,
           logs: logs, logger: session.logger
         ) { reason in

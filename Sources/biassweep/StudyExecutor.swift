@@ -17,6 +17,8 @@ final class StudyExecutor: Sendable {
   private let runners = Mutex<[Runner]>([])
   /// Fine-tunes whose parameters are kept; known once the spec is.
   private let keptShards = Mutex<Set<ShardID>>([])
+  /// Version and spec: a checkpoint of others is not continued from.
+  private let work = Mutex("")
 
   /// A runner is used by one shard at a time: it is out of the list meanwhile.
   private struct Runner: @unchecked Sendable {
@@ -38,16 +40,21 @@ final class StudyExecutor: Sendable {
 
   var shardExecutor: ShardExecutor {
     ShardExecutor(
-      prepare: { try self.prepare($0) },
+      prepare: { try self.prepare($0, $1) },
       execute: { try self.execute($0, $1) })
   }
 
-  private func prepare(_ spec: SweepSpec) throws -> [String: String] {
+  private func prepare(
+    _ spec: SweepSpec, _ source: InputSource
+  ) throws -> [String: String] {
+    let inputs = StudyInputs(spec: spec)
     let model = try LanguageModel.load(
-      from: try ModelLocation(spec.model).path, cacheDirectory: Cache.root)
+      from: try inputs.modelPath(from: source), cacheDirectory: Cache.root)
     let tasks = spec.tasks.compactMap { TaskCatalogue.builtIn[$0] }
-    let store = DatasetStore(directory: Cache.directory("data"))
     let trunkCache = ShardRunner.trunkCache(store: trunkStore)
+    let store = try inputs.dataStore(from: source)
+    let digest = try spec.digest()
+    work.withLock { $0 = "BiasSweep \(BiasSweep.version) \(digest)" }
     let loaded = try (0..<slots).map { _ in
       Runner(
         runner: try ShardRunner(
@@ -81,18 +88,20 @@ final class StudyExecutor: Sendable {
     let progress = { (progress: ShardProgress) in
       control.report(fraction: progress.fraction, tokens: progress.tokens)
     }
+    let checkpoint = checkpoint(assignment, control)
     do {
       switch assignment.shard.work {
       case .augmentation(let key, let items):
         let (jsonl, facts) = try runner.runner.augment(
-          key, items: items, progress: progress, shouldStop: { control.isCancelled })
+          key, items: items, checkpoint: checkpoint, progress: progress,
+          shouldStop: { control.isCancelled })
         return ShardProduct(artifact: jsonl, facts: facts)
       case .fineTune(let key, _):
         var parameters: [UInt8]?
         let keeps = keptShards.withLock { $0.contains(assignment.shard.id) }
         let facts = try runner.runner.fineTune(
-          key, augmentation: assignment.input, trials: assignment.trials, progress: progress,
-          shouldStop: { control.isCancelled },
+          key, augmentation: assignment.input, trials: assignment.trials,
+          checkpoint: checkpoint, progress: progress, shouldStop: { control.isCancelled },
           keep: keeps ? { parameters = try $0.encoded() } : nil
         ) { result in
           control.complete(result.trial, metrics: result.metrics, notes: result.notes)
@@ -101,6 +110,40 @@ final class StudyExecutor: Sendable {
       }
     } catch StudyError.cancelled {
       throw CancellationError()
+    }
+  }
+
+  private func checkpoint(
+    _ assignment: ShardAssignment, _ control: ShardControl
+  ) -> ShardCheckpoint? {
+    assignment.checkpoint.map { files in
+      ShardCheckpoint(
+        path: files.path, alternatives: files.alternatives, interval: files.interval,
+        purpose: "\(work.withLock { $0 }) \(assignment.shard.id)"
+      ) { event in
+        switch event {
+        case .written:
+          control.checkpointed(files.path)
+        case .resumed(let done, let path):
+          control.log(
+            "resumed from a checkpoint",
+            ["done": "\(done)", "of": assignment.shard.checkpointUnit, "path": path])
+        case .unusable(let reason):
+          control.log("checkpoint unusable, not continued from", ["reason": reason])
+        case .notWritten(let reason):
+          control.log("checkpoint not written", ["reason": reason])
+        }
+      }
+    }
+  }
+}
+
+extension Shard {
+  /// What a checkpoint of the shard counts.
+  fileprivate var checkpointUnit: String {
+    switch work {
+    case .augmentation: "texts"
+    case .fineTune: "steps"
     }
   }
 }

@@ -17,8 +17,11 @@ struct SweepSession: Sendable {
   let logger: Logger
   private let started = Date()
 
+  static let defaultCheckpointSpace = ByteSize(bytes: 20 << 30)
+
   init(
-    selection: SweepSelection, ledger path: String?, keepLeases: Bool, logLevel: Logger.Level
+    selection: SweepSelection, ledger path: String?, keepLeases: Bool,
+    checkpointSpace: ByteSize = defaultCheckpointSpace, logLevel: Logger.Level
   ) throws {
     let definition = try selection.definition()
     ledgerPath = path ?? "\(definition.spec.name).ledger"
@@ -26,19 +29,23 @@ struct SweepSession: Sendable {
     ledger = try Ledger(
       path: ledgerPath, spec: definition.spec, plan: plan, version: BiasSweep.version,
       now: Date().timeIntervalSince1970)
+    let checkpoints: CheckpointStore
     do {
       artifacts = try ArtifactStore(
         directory: URL(
           fileURLWithPath: Self.artifactDirectory(ledger: ledgerPath), isDirectory: true))
+      checkpoints = try CheckpointStore(
+        directory: URL(fileURLWithPath: ledgerPath + ".checkpoints", isDirectory: true),
+        bytesMax: checkpointSpace.bytes)
     } catch {
       throw InfrastructureError(
-        description: "Cannot make the directory \(ledgerPath).artifacts: "
+        description: "Cannot make or read \(ledgerPath).artifacts and \(ledgerPath).checkpoints: "
           + error.localizedDescription)
     }
     logger = .biassweep(level: logLevel)
     coordinator = try Coordinator(
-      definition: definition, plan: plan, ledger: ledger, version: BiasSweep.version,
-      keepLeases: keepLeases, logger: logger)
+      definition: definition, plan: plan, ledger: ledger, checkpoints: checkpoints,
+      version: BiasSweep.version, keepLeases: keepLeases, logger: logger)
   }
 
   /// Where the artifacts of a sweep are, each under its SHA-256.

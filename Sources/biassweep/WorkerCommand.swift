@@ -15,6 +15,7 @@ struct WorkerCommand: AsyncParsableCommand {
       EXAMPLES:
         biassweep worker --coordinator 127.0.0.1:7077
         biassweep worker --coordinator 10.0.0.5:7077 --slots 2 --threads 8
+        biassweep worker --coordinator 10.0.0.5:7077 --cache /shared/biassweep --local-checkpoints
       """)
 
   @Option(help: "The coordinator's address, HOST:PORT.")
@@ -33,6 +34,15 @@ struct WorkerCommand: AsyncParsableCommand {
 
   @Option(help: KeptFineTunes.help)
   var keepParameters = KeptFineTunes.none
+
+  @OptionGroup var cacheOption: CacheOption
+
+  @Flag(
+    help: """
+      Keep checkpoints in the cache directory only: for workers that share it, which find each \
+      other's there. Without it they are sent to the coordinator too.
+      """)
+  var localCheckpoints = false
 
   @Flag(help: .hidden)
   var untilInputEnds = false
@@ -58,6 +68,7 @@ struct WorkerCommand: AsyncParsableCommand {
 
   func run() async throws {
     guard let (host, port) = Self.address(coordinator) else { return }
+    cacheOption.apply()
     let processors = ProcessInfo.processInfo.activeProcessorCount
     let threads = threads ?? max(1, processors / slots)
     let info = WorkerInfo(
@@ -70,6 +81,8 @@ struct WorkerCommand: AsyncParsableCommand {
         threads: threads, slots: slots, trunkBytes: trunk.byteLimit, kept: keepParameters,
         logger: logger
       ).shardExecutor,
+      checkpoints: CheckpointPlace(
+        directory: Cache.directory("checkpoints"), uploads: !localCheckpoints),
       patience: .seconds(patience), logger: logger)
 
     if untilInputEnds { Self.endWithInput() }
@@ -89,6 +102,21 @@ struct WorkerCommand: AsyncParsableCommand {
       while read(0, &byte, 1) > 0 {}
       _exit(ExitStatus.infrastructure.rawValue)
     }
+  }
+}
+
+/// Where models, data and the rest of the cache are.
+struct CacheOption: ParsableArguments {
+  @Option(
+    help: """
+      Directory of models, data and checkpoints; machines may share one. Default: \
+      $BIASSWEEP_CACHE, or biassweep in the user's cache directory.
+      """)
+  var cache: String?
+
+  /// Makes it the cache of this process and its children. Call before anything uses the cache.
+  func apply() {
+    if let cache { setenv("BIASSWEEP_CACHE", cache, 1) }
   }
 }
 

@@ -12,8 +12,14 @@ final class Deployment: Sendable {
   let directory: URL
   let definition: SweepDefinition
   let ledgerPath: String
+  private let checkpointBytesMax: Int
+  private let checkpoints = Mutex<CheckpointStore?>(nil)
 
-  init(seeds: Int = 4, biases: [BiasType] = [.contextualSingleExplicit]) throws {
+  init(
+    seeds: Int = 4, biases: [BiasType] = [.contextualSingleExplicit],
+    checkpointBytesMax: Int = 1 << 30
+  ) throws {
+    self.checkpointBytesMax = checkpointBytesMax
     directory = FileManager.default.temporaryDirectory
       .appendingPathComponent("biassweep-test-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
@@ -54,18 +60,26 @@ final class Deployment: Sendable {
     get throws { try ArtifactStore(directory: directory.appendingPathComponent("artifacts")) }
   }
 
+  var checkpointDirectory: String { directory.appendingPathComponent("checkpoints").path }
+  /// The checkpoints of the coordinator that serves, or did.
+  var openCheckpoints: CheckpointStore? { checkpoints.withLock { $0 } }
+
   /// Serves the sweep. `onListening` gets the port.
   func serve(
-    port: Int = 0, keepLeases: Bool = true,
+    port: Int = 0, keepLeases: Bool = true, inputs: InputCatalogue = .empty,
     onListening: @escaping @Sendable (Int, Coordinator) async throws -> Void
   ) async throws -> SweepSummary {
     let ledger = try Ledger(
       path: ledgerPath, spec: definition.spec, plan: plan, version: "test", now: 0)
+    let store = try CheckpointStore(
+      directory: URL(fileURLWithPath: checkpointDirectory), bytesMax: checkpointBytesMax)
+    checkpoints.withLock { $0 = store }
     let coordinator = try Coordinator(
-      definition: definition, plan: plan, ledger: ledger, version: "test",
+      definition: definition, plan: plan, ledger: ledger, checkpoints: store, version: "test",
       keepLeases: keepLeases, logger: Self.logger)
     let server = CoordinatorServer(
-      coordinator: coordinator, artifacts: try artifacts, host: "127.0.0.1", port: port)
+      coordinator: coordinator, artifacts: try artifacts, inputs: inputs,
+      host: "127.0.0.1", port: port)
     let summary = try await server.run { try await onListening($0, coordinator) }
     try ledger.close()
     return summary
@@ -81,14 +95,17 @@ final class Deployment: Sendable {
   /// give the same results.
   static func worker(
     _ name: String, port: Int, slots: Int = 1, version: String = "test",
-    inputs: [String: String] = ["model": "m"],
-    execute: (@Sendable (ShardAssignment, ShardControl) throws -> ShardProduct)? = nil
+    inputs: [String: String] = ["model": "m"], checkpoints: CheckpointPlace? = nil,
+    patience: Duration = .seconds(20),
+    execute: (@Sendable (ShardAssignment, ShardControl) throws -> ShardProduct)? = nil,
+    prepare: (@Sendable (SweepSpec, InputSource) throws -> [String: String])? = nil
   ) -> Worker {
     Worker(
       info: WorkerInfo(id: name, host: name, processID: 1, slots: slots, threads: 1),
       host: "127.0.0.1", port: port, version: version,
-      executor: ShardExecutor(prepare: { _ in inputs }, execute: execute ?? compute),
-      patience: .seconds(20), logger: logger)
+      executor: ShardExecutor(
+        prepare: prepare ?? { _, _ in inputs }, execute: execute ?? compute),
+      checkpoints: checkpoints, patience: patience, logger: logger)
   }
 
   /// What an undisturbed shard does.

@@ -46,6 +46,19 @@ package enum Biassweep_V1_Coordination: Sendable {
                 type: .clientStreaming
             )
         }
+        /// Namespace for "UploadPosition" metadata.
+        package enum UploadPosition: Sendable {
+            /// Request type for "UploadPosition".
+            package typealias Input = Biassweep_V1_UploadPositionRequest
+            /// Response type for "UploadPosition".
+            package typealias Output = Biassweep_V1_UploadReply
+            /// Descriptor for "UploadPosition".
+            package static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "biassweep.v1.Coordination"),
+                method: "UploadPosition",
+                type: .unary
+            )
+        }
         /// Namespace for "Download" metadata.
         package enum Download: Sendable {
             /// Request type for "Download".
@@ -59,11 +72,26 @@ package enum Biassweep_V1_Coordination: Sendable {
                 type: .serverStreaming
             )
         }
+        /// Namespace for "Inputs" metadata.
+        package enum Inputs: Sendable {
+            /// Request type for "Inputs".
+            package typealias Input = Biassweep_V1_InputsRequest
+            /// Response type for "Inputs".
+            package typealias Output = Biassweep_V1_InputsReply
+            /// Descriptor for "Inputs".
+            package static let descriptor = GRPCCore.MethodDescriptor(
+                service: GRPCCore.ServiceDescriptor(fullyQualifiedService: "biassweep.v1.Coordination"),
+                method: "Inputs",
+                type: .unary
+            )
+        }
         /// Descriptors for all methods in the "biassweep.v1.Coordination" service.
         package static let descriptors: [GRPCCore.MethodDescriptor] = [
             Session.descriptor,
             Upload.descriptor,
-            Download.descriptor
+            UploadPosition.descriptor,
+            Download.descriptor,
+            Inputs.descriptor
         ]
     }
 }
@@ -113,7 +141,8 @@ extension Biassweep_V1_Coordination {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Stores an artifact under its SHA-256. The first chunk names it.
+        /// > Stores an artifact or a checkpoint under its SHA-256. The first chunk names it and says where
+        /// > its data begin, so that an upload that broke off goes on.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Biassweep_V1_ArtifactChunk` messages.
@@ -127,7 +156,29 @@ extension Biassweep_V1_Coordination {
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Biassweep_V1_UploadReply>
 
+        /// Handle the "UploadPosition" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How much of an upload has arrived so far.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Biassweep_V1_UploadPositionRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Biassweep_V1_UploadReply` messages.
+        func uploadPosition(
+            request: GRPCCore.StreamingServerRequest<Biassweep_V1_UploadPositionRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Biassweep_V1_UploadReply>
+
         /// Handle the "Download" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > An artifact, checkpoint or input file from a position on.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Biassweep_V1_DownloadRequest` messages.
@@ -140,6 +191,24 @@ extension Biassweep_V1_Coordination {
             request: GRPCCore.StreamingServerRequest<Biassweep_V1_DownloadRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Biassweep_V1_ArtifactChunk>
+
+        /// Handle the "Inputs" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The model and data files that the coordinator hands out to workers that lack them.
+        ///
+        /// - Parameters:
+        ///   - request: A streaming request of `Biassweep_V1_InputsRequest` messages.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A streaming response of `Biassweep_V1_InputsReply` messages.
+        func inputs(
+            request: GRPCCore.StreamingServerRequest<Biassweep_V1_InputsRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.StreamingServerResponse<Biassweep_V1_InputsReply>
     }
 
     /// Service protocol for the "biassweep.v1.Coordination" service.
@@ -173,7 +242,8 @@ extension Biassweep_V1_Coordination {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Stores an artifact under its SHA-256. The first chunk names it.
+        /// > Stores an artifact or a checkpoint under its SHA-256. The first chunk names it and says where
+        /// > its data begin, so that an upload that broke off goes on.
         ///
         /// - Parameters:
         ///   - request: A streaming request of `Biassweep_V1_ArtifactChunk` messages.
@@ -187,7 +257,29 @@ extension Biassweep_V1_Coordination {
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.ServerResponse<Biassweep_V1_UploadReply>
 
+        /// Handle the "UploadPosition" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How much of an upload has arrived so far.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Biassweep_V1_UploadPositionRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Biassweep_V1_UploadReply` message.
+        func uploadPosition(
+            request: GRPCCore.ServerRequest<Biassweep_V1_UploadPositionRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Biassweep_V1_UploadReply>
+
         /// Handle the "Download" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > An artifact, checkpoint or input file from a position on.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Biassweep_V1_DownloadRequest` message.
@@ -200,6 +292,24 @@ extension Biassweep_V1_Coordination {
             request: GRPCCore.ServerRequest<Biassweep_V1_DownloadRequest>,
             context: GRPCCore.ServerContext
         ) async throws -> GRPCCore.StreamingServerResponse<Biassweep_V1_ArtifactChunk>
+
+        /// Handle the "Inputs" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The model and data files that the coordinator hands out to workers that lack them.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Biassweep_V1_InputsRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A response containing a single `Biassweep_V1_InputsReply` message.
+        func inputs(
+            request: GRPCCore.ServerRequest<Biassweep_V1_InputsRequest>,
+            context: GRPCCore.ServerContext
+        ) async throws -> GRPCCore.ServerResponse<Biassweep_V1_InputsReply>
     }
 
     /// Simple service protocol for the "biassweep.v1.Coordination" service.
@@ -232,7 +342,8 @@ extension Biassweep_V1_Coordination {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Stores an artifact under its SHA-256. The first chunk names it.
+        /// > Stores an artifact or a checkpoint under its SHA-256. The first chunk names it and says where
+        /// > its data begin, so that an upload that broke off goes on.
         ///
         /// - Parameters:
         ///   - request: A stream of `Biassweep_V1_ArtifactChunk` messages.
@@ -246,7 +357,29 @@ extension Biassweep_V1_Coordination {
             context: GRPCCore.ServerContext
         ) async throws -> Biassweep_V1_UploadReply
 
+        /// Handle the "UploadPosition" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How much of an upload has arrived so far.
+        ///
+        /// - Parameters:
+        ///   - request: A `Biassweep_V1_UploadPositionRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Biassweep_V1_UploadReply` to respond with.
+        func uploadPosition(
+            request: Biassweep_V1_UploadPositionRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Biassweep_V1_UploadReply
+
         /// Handle the "Download" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > An artifact, checkpoint or input file from a position on.
         ///
         /// - Parameters:
         ///   - request: A `Biassweep_V1_DownloadRequest` message.
@@ -260,6 +393,24 @@ extension Biassweep_V1_Coordination {
             response: GRPCCore.RPCWriter<Biassweep_V1_ArtifactChunk>,
             context: GRPCCore.ServerContext
         ) async throws
+
+        /// Handle the "Inputs" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The model and data files that the coordinator hands out to workers that lack them.
+        ///
+        /// - Parameters:
+        ///   - request: A `Biassweep_V1_InputsRequest` message.
+        ///   - context: Context providing information about the RPC.
+        /// - Throws: Any error which occurred during the processing of the request. Thrown errors
+        ///     of type `RPCError` are mapped to appropriate statuses. All other errors are converted
+        ///     to an internal error.
+        /// - Returns: A `Biassweep_V1_InputsReply` to respond with.
+        func inputs(
+            request: Biassweep_V1_InputsRequest,
+            context: GRPCCore.ServerContext
+        ) async throws -> Biassweep_V1_InputsReply
     }
 }
 
@@ -290,11 +441,33 @@ extension Biassweep_V1_Coordination.StreamingServiceProtocol {
             }
         )
         router.registerHandler(
+            forMethod: Biassweep_V1_Coordination.Method.UploadPosition.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Biassweep_V1_UploadPositionRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Biassweep_V1_UploadReply>(),
+            handler: { request, context in
+                try await self.uploadPosition(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
             forMethod: Biassweep_V1_Coordination.Method.Download.descriptor,
             deserializer: GRPCProtobuf.ProtobufDeserializer<Biassweep_V1_DownloadRequest>(),
             serializer: GRPCProtobuf.ProtobufSerializer<Biassweep_V1_ArtifactChunk>(),
             handler: { request, context in
                 try await self.download(
+                    request: request,
+                    context: context
+                )
+            }
+        )
+        router.registerHandler(
+            forMethod: Biassweep_V1_Coordination.Method.Inputs.descriptor,
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Biassweep_V1_InputsRequest>(),
+            serializer: GRPCProtobuf.ProtobufSerializer<Biassweep_V1_InputsReply>(),
+            handler: { request, context in
+                try await self.inputs(
                     request: request,
                     context: context
                 )
@@ -317,6 +490,17 @@ extension Biassweep_V1_Coordination.ServiceProtocol {
         return GRPCCore.StreamingServerResponse(single: response)
     }
 
+    package func uploadPosition(
+        request: GRPCCore.StreamingServerRequest<Biassweep_V1_UploadPositionRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Biassweep_V1_UploadReply> {
+        let response = try await self.uploadPosition(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
+    }
+
     package func download(
         request: GRPCCore.StreamingServerRequest<Biassweep_V1_DownloadRequest>,
         context: GRPCCore.ServerContext
@@ -326,6 +510,17 @@ extension Biassweep_V1_Coordination.ServiceProtocol {
             context: context
         )
         return response
+    }
+
+    package func inputs(
+        request: GRPCCore.StreamingServerRequest<Biassweep_V1_InputsRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.StreamingServerResponse<Biassweep_V1_InputsReply> {
+        let response = try await self.inputs(
+            request: GRPCCore.ServerRequest(stream: request),
+            context: context
+        )
+        return GRPCCore.StreamingServerResponse(single: response)
     }
 }
 
@@ -362,6 +557,19 @@ extension Biassweep_V1_Coordination.SimpleServiceProtocol {
         )
     }
 
+    package func uploadPosition(
+        request: GRPCCore.ServerRequest<Biassweep_V1_UploadPositionRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Biassweep_V1_UploadReply> {
+        return GRPCCore.ServerResponse<Biassweep_V1_UploadReply>(
+            message: try await self.uploadPosition(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
+        )
+    }
+
     package func download(
         request: GRPCCore.ServerRequest<Biassweep_V1_DownloadRequest>,
         context: GRPCCore.ServerContext
@@ -376,6 +584,19 @@ extension Biassweep_V1_Coordination.SimpleServiceProtocol {
                 )
                 return [:]
             }
+        )
+    }
+
+    package func inputs(
+        request: GRPCCore.ServerRequest<Biassweep_V1_InputsRequest>,
+        context: GRPCCore.ServerContext
+    ) async throws -> GRPCCore.ServerResponse<Biassweep_V1_InputsReply> {
+        return GRPCCore.ServerResponse<Biassweep_V1_InputsReply>(
+            message: try await self.inputs(
+                request: request.message,
+                context: context
+            ),
+            metadata: [:]
         )
     }
 }
@@ -417,7 +638,8 @@ extension Biassweep_V1_Coordination {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Stores an artifact under its SHA-256. The first chunk names it.
+        /// > Stores an artifact or a checkpoint under its SHA-256. The first chunk names it and says where
+        /// > its data begin, so that an upload that broke off goes on.
         ///
         /// - Parameters:
         ///   - request: A streaming request producing `Biassweep_V1_ArtifactChunk` messages.
@@ -436,7 +658,34 @@ extension Biassweep_V1_Coordination {
             onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_UploadReply>) async throws -> Result
         ) async throws -> Result where Result: Sendable
 
+        /// Call the "UploadPosition" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How much of an upload has arrived so far.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Biassweep_V1_UploadPositionRequest` message.
+        ///   - serializer: A serializer for `Biassweep_V1_UploadPositionRequest` messages.
+        ///   - deserializer: A deserializer for `Biassweep_V1_UploadReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func uploadPosition<Result>(
+            request: GRPCCore.ClientRequest<Biassweep_V1_UploadPositionRequest>,
+            serializer: some GRPCCore.MessageSerializer<Biassweep_V1_UploadPositionRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Biassweep_V1_UploadReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_UploadReply>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
         /// Call the "Download" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > An artifact, checkpoint or input file from a position on.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Biassweep_V1_DownloadRequest` message.
@@ -453,6 +702,29 @@ extension Biassweep_V1_Coordination {
             deserializer: some GRPCCore.MessageDeserializer<Biassweep_V1_ArtifactChunk>,
             options: GRPCCore.CallOptions,
             onResponse handleResponse: @Sendable @escaping (GRPCCore.StreamingClientResponse<Biassweep_V1_ArtifactChunk>) async throws -> Result
+        ) async throws -> Result where Result: Sendable
+
+        /// Call the "Inputs" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The model and data files that the coordinator hands out to workers that lack them.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Biassweep_V1_InputsRequest` message.
+        ///   - serializer: A serializer for `Biassweep_V1_InputsRequest` messages.
+        ///   - deserializer: A deserializer for `Biassweep_V1_InputsReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        func inputs<Result>(
+            request: GRPCCore.ClientRequest<Biassweep_V1_InputsRequest>,
+            serializer: some GRPCCore.MessageSerializer<Biassweep_V1_InputsRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Biassweep_V1_InputsReply>,
+            options: GRPCCore.CallOptions,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_InputsReply>) async throws -> Result
         ) async throws -> Result where Result: Sendable
     }
 
@@ -509,7 +781,8 @@ extension Biassweep_V1_Coordination {
         ///
         /// > Source IDL Documentation:
         /// >
-        /// > Stores an artifact under its SHA-256. The first chunk names it.
+        /// > Stores an artifact or a checkpoint under its SHA-256. The first chunk names it and says where
+        /// > its data begin, so that an upload that broke off goes on.
         ///
         /// - Parameters:
         ///   - request: A streaming request producing `Biassweep_V1_ArtifactChunk` messages.
@@ -539,7 +812,45 @@ extension Biassweep_V1_Coordination {
             )
         }
 
+        /// Call the "UploadPosition" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > How much of an upload has arrived so far.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Biassweep_V1_UploadPositionRequest` message.
+        ///   - serializer: A serializer for `Biassweep_V1_UploadPositionRequest` messages.
+        ///   - deserializer: A deserializer for `Biassweep_V1_UploadReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        package func uploadPosition<Result>(
+            request: GRPCCore.ClientRequest<Biassweep_V1_UploadPositionRequest>,
+            serializer: some GRPCCore.MessageSerializer<Biassweep_V1_UploadPositionRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Biassweep_V1_UploadReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_UploadReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Biassweep_V1_Coordination.Method.UploadPosition.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
         /// Call the "Download" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > An artifact, checkpoint or input file from a position on.
         ///
         /// - Parameters:
         ///   - request: A request containing a single `Biassweep_V1_DownloadRequest` message.
@@ -560,6 +871,40 @@ extension Biassweep_V1_Coordination {
             try await self.client.serverStreaming(
                 request: request,
                 descriptor: Biassweep_V1_Coordination.Method.Download.descriptor,
+                serializer: serializer,
+                deserializer: deserializer,
+                options: options,
+                onResponse: handleResponse
+            )
+        }
+
+        /// Call the "Inputs" method.
+        ///
+        /// > Source IDL Documentation:
+        /// >
+        /// > The model and data files that the coordinator hands out to workers that lack them.
+        ///
+        /// - Parameters:
+        ///   - request: A request containing a single `Biassweep_V1_InputsRequest` message.
+        ///   - serializer: A serializer for `Biassweep_V1_InputsRequest` messages.
+        ///   - deserializer: A deserializer for `Biassweep_V1_InputsReply` messages.
+        ///   - options: Options to apply to this RPC.
+        ///   - handleResponse: A closure which handles the response and returns its result to
+        ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+        ///       already finished.
+        /// - Returns: The result of `handleResponse`.
+        package func inputs<Result>(
+            request: GRPCCore.ClientRequest<Biassweep_V1_InputsRequest>,
+            serializer: some GRPCCore.MessageSerializer<Biassweep_V1_InputsRequest>,
+            deserializer: some GRPCCore.MessageDeserializer<Biassweep_V1_InputsReply>,
+            options: GRPCCore.CallOptions = .defaults,
+            onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_InputsReply>) async throws -> Result = { response in
+                try response.message
+            }
+        ) async throws -> Result where Result: Sendable {
+            try await self.client.unary(
+                request: request,
+                descriptor: Biassweep_V1_Coordination.Method.Inputs.descriptor,
                 serializer: serializer,
                 deserializer: deserializer,
                 options: options,
@@ -604,7 +949,8 @@ extension Biassweep_V1_Coordination.ClientProtocol {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Stores an artifact under its SHA-256. The first chunk names it.
+    /// > Stores an artifact or a checkpoint under its SHA-256. The first chunk names it and says where
+    /// > its data begin, so that an upload that broke off goes on.
     ///
     /// - Parameters:
     ///   - request: A streaming request producing `Biassweep_V1_ArtifactChunk` messages.
@@ -629,7 +975,40 @@ extension Biassweep_V1_Coordination.ClientProtocol {
         )
     }
 
+    /// Call the "UploadPosition" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > How much of an upload has arrived so far.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Biassweep_V1_UploadPositionRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    package func uploadPosition<Result>(
+        request: GRPCCore.ClientRequest<Biassweep_V1_UploadPositionRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_UploadReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.uploadPosition(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Biassweep_V1_UploadPositionRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Biassweep_V1_UploadReply>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
     /// Call the "Download" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > An artifact, checkpoint or input file from a position on.
     ///
     /// - Parameters:
     ///   - request: A request containing a single `Biassweep_V1_DownloadRequest` message.
@@ -647,6 +1026,35 @@ extension Biassweep_V1_Coordination.ClientProtocol {
             request: request,
             serializer: GRPCProtobuf.ProtobufSerializer<Biassweep_V1_DownloadRequest>(),
             deserializer: GRPCProtobuf.ProtobufDeserializer<Biassweep_V1_ArtifactChunk>(),
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Inputs" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > The model and data files that the coordinator hands out to workers that lack them.
+    ///
+    /// - Parameters:
+    ///   - request: A request containing a single `Biassweep_V1_InputsRequest` message.
+    ///   - options: Options to apply to this RPC.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    package func inputs<Result>(
+        request: GRPCCore.ClientRequest<Biassweep_V1_InputsRequest>,
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_InputsReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        try await self.inputs(
+            request: request,
+            serializer: GRPCProtobuf.ProtobufSerializer<Biassweep_V1_InputsRequest>(),
+            deserializer: GRPCProtobuf.ProtobufDeserializer<Biassweep_V1_InputsReply>(),
             options: options,
             onResponse: handleResponse
         )
@@ -693,7 +1101,8 @@ extension Biassweep_V1_Coordination.ClientProtocol {
     ///
     /// > Source IDL Documentation:
     /// >
-    /// > Stores an artifact under its SHA-256. The first chunk names it.
+    /// > Stores an artifact or a checkpoint under its SHA-256. The first chunk names it and says where
+    /// > its data begin, so that an upload that broke off goes on.
     ///
     /// - Parameters:
     ///   - metadata: Additional metadata to send, defaults to empty.
@@ -723,7 +1132,44 @@ extension Biassweep_V1_Coordination.ClientProtocol {
         )
     }
 
+    /// Call the "UploadPosition" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > How much of an upload has arrived so far.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    package func uploadPosition<Result>(
+        _ message: Biassweep_V1_UploadPositionRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_UploadReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Biassweep_V1_UploadPositionRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.uploadPosition(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
     /// Call the "Download" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > An artifact, checkpoint or input file from a position on.
     ///
     /// - Parameters:
     ///   - message: request message to send.
@@ -744,6 +1190,39 @@ extension Biassweep_V1_Coordination.ClientProtocol {
             metadata: metadata
         )
         return try await self.download(
+            request: request,
+            options: options,
+            onResponse: handleResponse
+        )
+    }
+
+    /// Call the "Inputs" method.
+    ///
+    /// > Source IDL Documentation:
+    /// >
+    /// > The model and data files that the coordinator hands out to workers that lack them.
+    ///
+    /// - Parameters:
+    ///   - message: request message to send.
+    ///   - metadata: Additional metadata to send, defaults to empty.
+    ///   - options: Options to apply to this RPC, defaults to `.defaults`.
+    ///   - handleResponse: A closure which handles the response and returns its result to
+    ///       the caller. Returning from the closure will cancel the RPC if it hasn't
+    ///       already finished.
+    /// - Returns: The result of `handleResponse`.
+    package func inputs<Result>(
+        _ message: Biassweep_V1_InputsRequest,
+        metadata: GRPCCore.Metadata = [:],
+        options: GRPCCore.CallOptions = .defaults,
+        onResponse handleResponse: @Sendable @escaping (GRPCCore.ClientResponse<Biassweep_V1_InputsReply>) async throws -> Result = { response in
+            try response.message
+        }
+    ) async throws -> Result where Result: Sendable {
+        let request = GRPCCore.ClientRequest<Biassweep_V1_InputsRequest>(
+            message: message,
+            metadata: metadata
+        )
+        return try await self.inputs(
             request: request,
             options: options,
             onResponse: handleResponse
