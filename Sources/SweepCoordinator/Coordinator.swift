@@ -42,16 +42,19 @@ package actor Coordinator {
     let command: Scheduler.Command
     /// Who waits for an acknowledgement: connection and request number.
     let origin: (connection: UInt64, request: UInt64)?
+    /// The operator who waits for the answer.
+    let answer: CheckedContinuation<Scheduler.Reply, any Error>?
   }
 
   /// Recovers the sweep's state from the ledger.
   ///
   /// - Parameters:
   ///   - keepLeases: whether workers of an earlier coordinator process may still be at work.
+  ///   - revive: whether to go on with a sweep that was cancelled.
   ///   - now: monotonic time since any fixed point.
   package init(
     definition: SweepDefinition, plan: ShardPlan, ledger: Ledger, version: String,
-    keepLeases: Bool, logger: Logger,
+    keepLeases: Bool, revive: Bool = false, logger: Logger,
     now: @escaping @Sendable () -> Duration = Coordinator.uptime()
   ) throws {
     spec = definition.spec
@@ -64,7 +67,8 @@ package actor Coordinator {
       plan: plan, policy: definition.policy, seed: UInt64(Date().timeIntervalSince1970 * 1e6))
     let events = try ledger.events()
     for event in events { scheduler.apply(event, now: now()) }
-    let recovery = scheduler.finishRecovery(keepLeases: keepLeases, now: now())
+    let recovery = scheduler.finishRecovery(
+      keepLeases: keepLeases, revive: revive, now: now())
     try ledger.append(recovery, now: Date().timeIntervalSince1970)
     self.scheduler = scheduler
     (outcome, outcomeContinuation) = AsyncThrowingStream.makeStream()
@@ -105,6 +109,18 @@ package actor Coordinator {
     return scheduler.summary
   }
 
+  /// Carries out what an operator asks for.
+  ///
+  /// - Returns: once it is durable; `refused` with the reason if it makes no sense.
+  /// - Throws: `LedgerError` when the ledger cannot be written, `SessionRefusal.unavailable` when
+  ///   the sweep is over.
+  package func control(_ control: Scheduler.Control) async throws -> Scheduler.Reply {
+    guard !ended else { throw SessionRefusal.unavailable("the sweep is over") }
+    return try await withCheckedThrowingContinuation { continuation in
+      submit(.control(control), origin: nil, answer: continuation)
+    }
+  }
+
   /// No further shard is leased; `run` returns when the last lease has ended.
   package func stop(reason: String) {
     submit(.stop(reason: reason), origin: nil)
@@ -115,6 +131,7 @@ package actor Coordinator {
   package func suspend() {
     guard !ended else { return }
     ended = true
+    dismissWaiting()
     for session in sessions.values { session.outgoing.finish() }
     outcomeContinuation.yield(scheduler.summary)
     outcomeContinuation.finish()
@@ -168,10 +185,11 @@ package actor Coordinator {
   // MARK: Batches
 
   private func submit(
-    _ command: Scheduler.Command, origin: (connection: UInt64, request: UInt64)?
+    _ command: Scheduler.Command, origin: (connection: UInt64, request: UInt64)?,
+    answer: CheckedContinuation<Scheduler.Reply, any Error>? = nil
   ) {
     guard !ended else { return }
-    waiting.append(Request(command: command, origin: origin))
+    waiting.append(Request(command: command, origin: origin, answer: answer))
     guard !processing else { return }
     processing = true
     Task { await process() }
@@ -185,6 +203,7 @@ package actor Coordinator {
       var events: [SweepEvent] = []
       var directives: [Scheduler.Directive] = []
       var replies: [(connection: UInt64, message: CoordinatorMessage)] = []
+      var answers: [(CheckedContinuation<Scheduler.Reply, any Error>, Scheduler.Reply)] = []
       for request in batch {
         let step = scheduler.handle(request.command, now: time)
         if case .connect(let info, let connection, _, _) = request.command,
@@ -194,6 +213,7 @@ package actor Coordinator {
         }
         events += step.events
         directives += step.directives
+        if let answer = request.answer { answers.append((answer, step.reply)) }
         if let origin = request.origin, origin.request != 0 {
           replies.append(
             (origin.connection, .acknowledgement(of: origin.request, step.reply)))
@@ -203,10 +223,12 @@ package actor Coordinator {
         try await commit(events)
       } catch {
         logger.error("the ledger cannot be written", metadata: ["error": "\(error)"])
+        for (answer, _) in answers { answer.resume(throwing: error) }
         end(throwing: error)
         return
       }
       for event in events { log(event) }
+      for (answer, reply) in answers { answer.resume(returning: reply) }
       send(replies + directives.compactMap { message(of: $0) })
       if scheduler.isFinished {
         end(throwing: nil)
@@ -261,8 +283,17 @@ package actor Coordinator {
     }
   }
 
+  /// Tells operators who still wait that nothing is done for them any more.
+  private func dismissWaiting() {
+    for request in waiting {
+      request.answer?.resume(throwing: SessionRefusal.unavailable("the sweep is over"))
+    }
+    waiting = []
+  }
+
   private func end(throwing error: (any Error)?) {
     ended = true
+    dismissWaiting()
     for (_, session) in sessions {
       if error == nil { session.outgoing.add([.goodbye("the sweep is over")]) }
       session.outgoing.finish()
@@ -316,6 +347,19 @@ package actor Coordinator {
       logger.info("sweep resumed, quarantined shards get new attempts")
     case .sweepStopped(let reason):
       logger.warning("sweep stopped", metadata: ["reason": "\(reason)"])
+    case .sweepCancelled(let reason):
+      logger.warning("sweep cancelled", metadata: ["reason": "\(reason)"])
+    case .leasingPaused(let reason):
+      logger.warning("leasing paused", metadata: ["reason": "\(reason)"])
+    case .leasingContinued:
+      logger.info("leasing continued")
+    case .shardCancelled(let shard, let reason):
+      logger.warning(
+        "shard cancelled", metadata: ["shard.id": "\(shard)", "reason": "\(reason)"])
+    case .shardRetried(let shard):
+      logger.info("shard gets new attempts", metadata: ["shard.id": "\(shard)"])
+    case .workerDrained(let worker, let reason):
+      logger.info("worker drained", metadata: ["worker.id": "\(worker)", "reason": "\(reason)"])
     }
   }
 }

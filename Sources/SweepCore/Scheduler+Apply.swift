@@ -47,29 +47,76 @@ extension Scheduler {
       switch ending {
       case .failed: records[ordinal].failures += 1
       case .lost, .expired: records[ordinal].losses += 1
-      case .released: break
+      case .released, .cancelled, .superseded: break
       }
       enqueue(ordinal, notBefore: now + .seconds(retryAfterSeconds))
 
     case .shardQuarantined(let shard, let reason):
-      let ordinal = known(shard)
-      records[ordinal].state = .quarantined(reason: reason)
-      unsettled -= 1 + records[ordinal].dependents.count
+      giveUp(known(shard), .quarantined(reason: reason))
+
+    case .shardCancelled(let shard, let reason):
+      giveUp(known(shard), .cancelled(reason: reason))
+
+    case .shardRetried(let shard):
+      revive(known(shard), now: now)
+
+    case .workerDrained(let worker, _):
+      drained.insert(worker)
+      wanted[worker] = nil
 
     case .sweepResumed:
       stopReason = nil
+      isCancelled = false
       for ordinal in records.indices {
-        if case .quarantined = records[ordinal].state {
-          records[ordinal].failures = 0
-          records[ordinal].losses = 0
-          unsettled += 1 + records[ordinal].dependents.count
-          enqueue(ordinal, notBefore: now)
-        }
+        if case .quarantined = records[ordinal].state { revive(ordinal, now: now) }
       }
 
     case .sweepStopped(let reason):
       stopReason = reason
+
+    case .sweepCancelled(let reason):
+      stopReason = reason
+      isCancelled = true
+
+    case .leasingPaused(let reason):
+      pauseReason = reason
+
+    case .leasingContinued:
+      pauseReason = nil
     }
+  }
+
+  /// Ends a shard without a result; what waits for it waits in vain.
+  private mutating func giveUp(_ ordinal: Int, _ state: ShardState) {
+    precondition(
+      state.isGivenUp && !records[ordinal].state.isCompleted,
+      "shard \(records[ordinal].shard.id) is \(records[ordinal].state) and cannot be given up")
+    let wasOpen = !isSettled(records[ordinal])
+    let wasGivenUp = records[ordinal].state.isGivenUp
+    records[ordinal].state = state
+    if wasOpen { unsettled -= 1 }
+    if !wasGivenUp { unsettled -= waitingDependents(of: ordinal) }
+  }
+
+  /// Gives a shard new attempts, and hope to what waits for it.
+  private mutating func revive(_ ordinal: Int, now: Duration) {
+    let wasGivenUp = records[ordinal].state.isGivenUp
+    records[ordinal].failures = 0
+    records[ordinal].losses = 0
+    let dependency = records[ordinal].shard.dependency.flatMap { ordinals[$0] }
+    if let dependency, !records[dependency].state.isCompleted {
+      records[ordinal].state = .blocked
+    } else {
+      enqueue(ordinal, notBefore: now)
+    }
+    if wasGivenUp {
+      if !isSettled(records[ordinal]) { unsettled += 1 }
+      unsettled += waitingDependents(of: ordinal)
+    }
+  }
+
+  private func waitingDependents(of ordinal: Int) -> Int {
+    records[ordinal].dependents.count { records[$0].state == .blocked }
   }
 
   private func known(_ shard: ShardID) -> Int {
@@ -94,12 +141,17 @@ extension Scheduler {
   ///   - keepLeases: whether the workers may still be there. Then every worker has a full lease
   ///     time to reconnect and goes on with its shards. Otherwise (the
   ///     workers were children of the coordinator and ended with it) the leases end at once.
+  ///   - revive: whether a cancelled sweep is to go on. Otherwise it stays cancelled.
   /// - Returns: events to append.
-  package mutating func finishRecovery(keepLeases: Bool, now: Duration) -> [SweepEvent] {
+  package mutating func finishRecovery(
+    keepLeases: Bool, revive: Bool = false, now: Duration
+  ) -> [SweepEvent] {
     var step = Step()
     let resumable =
-      stopReason != nil
-      || records.contains { if case .quarantined = $0.state { true } else { false } }
+      isCancelled
+      ? revive
+      : stopReason != nil
+        || records.contains { if case .quarantined = $0.state { true } else { false } }
     if resumable { emit(.sweepResumed, now, &step) }
     let lastCall = now + .seconds(policy.leaseSeconds)
     for token in live.keys.sorted() {
@@ -142,20 +194,22 @@ extension Scheduler {
     return [expiry, delayed.min?.time].compactMap(\.self).min()
   }
 
-  /// Whether nothing more can happen: every shard is completed, quarantined, or waits for one that
-  /// is quarantined; or the sweep was stopped and its last lease has ended.
+  /// Whether nothing more can happen: every shard is completed, given up, or waits for one that is
+  /// given up; or the sweep was stopped and its last lease has ended.
   package var isFinished: Bool {
     stopReason != nil ? live.isEmpty : unsettled == 0
   }
 
-  /// Whether the shard waits for a quarantined one.
+  /// Whether the shard waits for one that is given up.
   func isStuck(_ record: ShardRecord) -> Bool {
     guard let dependency = record.shard.dependency, let ordinal = ordinals[dependency] else {
       return false
     }
-    if case .quarantined = records[ordinal].state { return true }
-    return false
+    return record.state == .blocked && records[ordinal].state.isGivenUp
   }
+
+  /// Whether nothing more can happen to the shard unless somebody asks for it.
+  func isSettled(_ record: ShardRecord) -> Bool { record.state.isFinal || isStuck(record) }
 
   /// Numbers for progress displays.
   package var summary: SweepSummary {
@@ -180,6 +234,9 @@ extension Scheduler {
       case .quarantined:
         summary.shardsQuarantined += 1
         summary.trialsFailed += trials.count - done
+      case .cancelled:
+        summary.shardsCancelled += 1
+        summary.trialsFailed += trials.count - done
       case .blocked:
         if isStuck(record) { summary.trialsFailed += trials.count - done }
       case .queued: break
@@ -200,6 +257,11 @@ extension Scheduler {
 
   package func state(of shard: ShardID) -> ShardState? { ordinals[shard].map { records[$0].state } }
 
+  /// How often the shard was leased.
+  package func attempts(of shard: ShardID) -> Int {
+    ordinals[shard].map { records[$0].attempts } ?? 0
+  }
+
   /// Durable state alone, for comparing a live scheduler with a replayed one.
   package var durableState: DurableState {
     DurableState(
@@ -212,19 +274,24 @@ extension Scheduler {
         case .completed(let token, let artifact):
           "completed \(token) \(artifact?.description ?? "")"
         case .quarantined(let reason): "quarantined \(reason)"
+        case .cancelled(let reason): "cancelled \(reason)"
         }
       },
-      trials: completedTrials.sorted(), workers: workerOrder, lastToken: lastToken,
-      inputs: inputs, stopReason: stopReason)
+      trials: completedTrials.sorted(), workers: workerOrder, drained: drained,
+      lastToken: lastToken, inputs: inputs, stopReason: stopReason, isCancelled: isCancelled,
+      pauseReason: pauseReason)
   }
 
   package struct DurableState: Hashable, Sendable {
     package let shards: [String]
     package let trials: [TrialID]
     package let workers: [String]
+    package let drained: Set<String>
     package let lastToken: UInt64
     package let inputs: [String: String]?
     package let stopReason: String?
+    package let isCancelled: Bool
+    package let pauseReason: String?
   }
 }
 
@@ -233,11 +300,13 @@ package struct SweepSummary: Hashable, Sendable {
   package var trials = 0
   package var trialsCompleted = 0
   package var trialsRunning = 0
+  /// Trials that will have no result, because their shard or what it waits for was given up.
   package var trialsFailed = 0
   package var shards = 0
   package var shardsCompleted = 0
   package var shardsRunning = 0
   package var shardsQuarantined = 0
+  package var shardsCancelled = 0
   package var fineTunesCompleted = 0
   package var attempts = 0
   package var workers = 0

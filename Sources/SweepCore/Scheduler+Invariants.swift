@@ -12,7 +12,8 @@ extension Scheduler {
     var open = 0
     for (ordinal, record) in records.enumerated() {
       let shard = record.shard
-      let dependencyCompleted = shard.dependency.flatMap { ordinals[$0] }.map { isCompleted($0) }
+      let dependencyCompleted = shard.dependency.flatMap { ordinals[$0] }
+        .map { records[$0].state.isCompleted }
       switch record.state {
       case .blocked:
         require(dependencyCompleted == false, "\(shard.id) is blocked by nothing")
@@ -32,9 +33,9 @@ extension Scheduler {
         require(
           shard.trials.allSatisfy { completedTrials.contains($0.id) },
           "\(shard.id) is completed without all its results")
-      case .quarantined: break
+      case .quarantined, .cancelled: break
       }
-      if record.state != .blocked {
+      if record.state != .blocked, !record.state.isGivenUp {
         require(dependencyCompleted != false, "\(shard.id) runs before its dependency")
       }
       if !isSettled(record) { open += 1 }
@@ -60,6 +61,10 @@ extension Scheduler {
         require(worker.connection != nil, "worker \(id) is neither connected nor awaited")
       }
     }
+    for id in drained.sorted() where wanted[id] != nil {
+      found.append("drained \(id) may get work")
+    }
+    require(!isCancelled || stopReason != nil, "the sweep is cancelled and not stopped")
     require(held == leased, "workers hold \(held) leases, shards \(leased)")
     for (id, count) in wanted.sorted(by: { $0.key < $1.key }) {
       require(
@@ -67,18 +72,5 @@ extension Scheduler {
         "absent worker \(id) wants \(count) shards")
     }
     return found
-  }
-
-  private func isCompleted(_ ordinal: Int) -> Bool {
-    if case .completed = records[ordinal].state { true } else { false }
-  }
-
-  /// Whether nothing more can happen to the shard unless the sweep is resumed.
-  private func isSettled(_ record: ShardRecord) -> Bool {
-    switch record.state {
-    case .completed, .quarantined: true
-    case .blocked: isStuck(record)
-    case .queued, .leased: false
-    }
   }
 }

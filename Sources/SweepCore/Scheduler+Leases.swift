@@ -103,7 +103,7 @@ extension Scheduler {
 
   /// Leases queued shards to workers that want one.
   mutating func dispatch(_ now: Duration, _ step: inout Step) {
-    guard stopReason == nil, !wanted.isEmpty else { return }
+    guard stopReason == nil, pauseReason == nil, !wanted.isEmpty else { return }
     while let ordinal = popReady(now: now) {
       guard let worker = nextWorker else {
         ready.insert(ordinal)
@@ -135,7 +135,7 @@ extension Scheduler {
   /// Of the workers that want a shard, the one with the fewest leases.
   private var nextWorker: String? {
     wanted.keys.compactMap { id -> (leases: Int, order: Int, id: String)? in
-      guard let record = workers[id], !drained.contains(id) else { return nil }
+      guard let record = workers[id] else { return nil }
       return (record.leases.count, record.order, id)
     }.min { ($0.leases, $0.order) < ($1.leases, $1.order) }?.id
   }

@@ -7,8 +7,9 @@ import HeapModule
 /// (connections, lease deadlines, progress) is kept beside it.
 ///
 /// Legal transitions of a shard: blocked → queued (dependency completed); queued → leased;
-/// leased → completed; leased → queued (attempt ended); leased → quarantined (attempts used up);
-/// quarantined → queued (sweep resumed).
+/// leased → completed; leased → queued (attempt ended); queued → quarantined (attempts used up);
+/// quarantined → queued (sweep resumed); blocked, queued, quarantined → cancelled (by an operator);
+/// quarantined, cancelled → queued or blocked (retried by an operator).
 package struct Scheduler: Sendable {
   package struct Lease: Hashable, Sendable {
     package let token: LeaseToken
@@ -27,6 +28,20 @@ package struct Scheduler: Sendable {
     case leased(Lease)
     case completed(token: LeaseToken, artifact: ContentDigest?)
     case quarantined(reason: String)
+    case cancelled(reason: String)
+
+    /// Whether nothing more is done for the shard, and it has no result.
+    var isGivenUp: Bool {
+      switch self {
+      case .quarantined, .cancelled: true
+      case .blocked, .queued, .leased, .completed: false
+      }
+    }
+
+    var isCompleted: Bool { if case .completed = self { true } else { false } }
+
+    /// Completed or given up.
+    var isFinal: Bool { isCompleted || isGivenUp }
   }
 
   struct ShardRecord: Sendable {
@@ -82,11 +97,27 @@ package struct Scheduler: Sendable {
       worker: String, token: LeaseToken, artifact: ContentDigest?, facts: [String: Double])
     case failShard(worker: String, token: LeaseToken, evidence: String)
     case releaseShard(worker: String, token: LeaseToken)
-    /// No new shard for this worker, also when it reconnects; a restart forgets it.
-    case drain(worker: String)
     case stop(reason: String)
+    /// What an operator asks for.
+    case control(Control)
     /// Time passed.
     case tick
+  }
+
+  /// What an operator can ask of a running sweep. All of it is durable. Each is refused with the
+  /// reason if it makes no sense, and asking again for what holds already changes nothing.
+  package enum Control: Hashable, Sendable {
+    /// What runs goes on; nothing further is leased, also after a restart of the coordinator.
+    case pause(reason: String)
+    case resume
+    /// Gives a shard up. Its lease ends at once; results of its trials so far stay.
+    case cancelShard(ShardID, reason: String)
+    /// Ends the sweep now: all leases end, nothing further is leased. Results stay.
+    case cancelSweep(reason: String)
+    /// New attempts for a shard that was quarantined, cancelled, or waits after a failure.
+    case retry(ShardID)
+    /// No new shard for this worker, also when it reconnects; what it runs, it finishes.
+    case drain(worker: String, reason: String)
   }
 
   package struct LeaseProgress: Hashable, Sendable {
@@ -128,13 +159,18 @@ package struct Scheduler: Sendable {
   var joined = 0
   /// Shards that connected workers asked for and have not been given; never 0.
   var wanted: [String: Int] = [:]
-  var drained: Set<String> = []
+  /// Workers that get nothing any more; they stay here when they leave, as they may return.
+  package var drained: Set<String> = []
   var lastToken: UInt64 = 0
-  /// Shards that may still change: neither completed nor quarantined nor waiting for a quarantined
-  /// one. Kept as a count because it is asked after every batch.
+  /// Shards that may still change: neither completed nor given up nor waiting for one that is given
+  /// up. Kept as a count because it is asked after every batch.
   var unsettled: Int
   package var inputs: [String: String]?
   package var stopReason: String?
+  /// Whether the sweep was stopped for good.
+  package var isCancelled = false
+  /// Why nothing is leased for the time being.
+  package var pauseReason: String?
   /// Ordinals that may be queued; entries whose shard has moved on are skipped when popped.
   var ready = Heap<Int>()
   /// Shards that wait for their time, most urgent first; entries may be outdated too.
@@ -219,7 +255,9 @@ package struct Scheduler: Sendable {
     case .disconnect(let worker, let connection, let reason):
       disconnect(worker, connection: connection, reason: reason, now, &step)
     case .requestWork(let worker, let slots):
-      if let record = workers[worker], record.connection != nil {
+      if drained.contains(worker) {
+        break
+      } else if let record = workers[worker], record.connection != nil {
         let free = max(0, record.info.slots - record.leases.count)
         let total = min((wanted[worker] ?? 0) + max(slots, 0), free)
         wanted[worker] = total > 0 ? total : nil
@@ -244,8 +282,8 @@ package struct Scheduler: Sendable {
       } else {
         step.reply = .stale
       }
-    case .drain(let worker):
-      drained.insert(worker)
+    case .control(let control):
+      step.reply = carryOut(control, now, &step)
     case .stop(let reason):
       if stopReason == nil { emit(.sweepStopped(reason: reason), now, &step) }
     case .tick:

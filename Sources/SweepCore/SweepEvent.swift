@@ -41,6 +41,10 @@ package enum AttemptEnding: String, Codable, Sendable, CaseIterable {
   case expired
   /// The worker gave the shard back: drained, or the sweep was interrupted.
   case released
+  /// An operator cancelled the shard or the sweep.
+  case cancelled
+  /// Another copy of the shard was completed first.
+  case superseded
 }
 
 /// What happened, as the ledger remembers it. The state of a sweep is the fold of its events.
@@ -63,6 +67,18 @@ package enum SweepEvent: Codable, Sendable, Hashable {
   case sweepResumed
   /// No further shard is leased.
   case sweepStopped(reason: String)
+  /// An operator ended the sweep; starting the coordinator again does not undo it.
+  case sweepCancelled(reason: String)
+  /// An operator paused the sweep: what runs goes on, nothing further is leased until
+  /// `leasingContinued`, also after a restart.
+  case leasingPaused(reason: String)
+  case leasingContinued
+  /// An operator gave a shard up.
+  case shardCancelled(shard: ShardID, reason: String)
+  /// An operator gave a shard that failed or was cancelled new attempts.
+  case shardRetried(shard: ShardID)
+  /// The worker gets no further shard, however often it reconnects.
+  case workerDrained(worker: String, reason: String)
 
   /// The name of the case, as the ledger's `event` table shows it.
   package var kind: String {
@@ -77,6 +93,12 @@ package enum SweepEvent: Codable, Sendable, Hashable {
     case .shardQuarantined: "shard_quarantined"
     case .sweepResumed: "sweep_resumed"
     case .sweepStopped: "sweep_stopped"
+    case .sweepCancelled: "sweep_cancelled"
+    case .leasingPaused: "leasing_paused"
+    case .leasingContinued: "leasing_continued"
+    case .shardCancelled: "shard_cancelled"
+    case .shardRetried: "shard_retried"
+    case .workerDrained: "worker_drained"
     }
   }
 }

@@ -73,7 +73,13 @@ extension Ledger {
         WHERE token = ? AND ended_at IS NULL
         """,
         [now, ending.rawValue, evidence, Int64(token.value)])
-      try run("UPDATE shard SET state = 'queued' WHERE id = ?", [shard.description])
+      try run(
+        """
+        UPDATE shard SET state = CASE WHEN EXISTS (
+            SELECT 1 FROM attempt WHERE attempt.shard = shard.id AND ended_at IS NULL)
+          THEN 'leased' ELSE 'queued' END
+        WHERE id = ?
+        """, [shard.description])
 
     case .shardQuarantined(let shard, let reason):
       try run(
@@ -84,7 +90,19 @@ extension Ledger {
       try database.execute(
         sql: "UPDATE shard SET state = 'queued', reason = NULL WHERE state = 'quarantined'")
 
-    case .sweepStopped:
+    case .shardCancelled(let shard, let reason):
+      try run(
+        "UPDATE shard SET state = 'cancelled', reason = ? WHERE id = ?",
+        [reason, shard.description])
+
+    case .shardRetried(let shard):
+      try run(
+        "UPDATE shard SET state = 'queued', reason = NULL WHERE id = ?", [shard.description])
+
+    case .workerDrained(let worker, _):
+      try run("UPDATE worker SET drained_at = ? WHERE id = ?", [now, worker])
+
+    case .sweepStopped, .sweepCancelled, .leasingPaused, .leasingContinued:
       break
     }
   }

@@ -64,12 +64,14 @@ package final class LedgerReader: Sendable {
         SELECT count(*) FROM trial JOIN shard ON shard.id = trial.shard
           LEFT JOIN shard AS needed ON needed.id = shard.dependency
         WHERE trial.completed_by IS NULL
-          AND (shard.state = 'quarantined' OR needed.state = 'quarantined')
+          AND (shard.state IN ('quarantined', 'cancelled')
+            OR needed.state IN ('quarantined', 'cancelled'))
         """)
       status.shards = try count("SELECT count(*) FROM shard")
       status.shardsCompleted = try count("SELECT count(*) FROM shard WHERE state = 'completed'")
       status.shardsQuarantined = try count(
         "SELECT count(*) FROM shard WHERE state = 'quarantined'")
+      status.shardsCancelled = try count("SELECT count(*) FROM shard WHERE state = 'cancelled'")
       status.fineTunesRun = try count(
         "SELECT count(*) FROM shard WHERE state = 'completed' AND kind = 'fine_tune'")
       status.attempts = try count("SELECT count(*) FROM attempt")
@@ -193,11 +195,15 @@ package final class LedgerReader: Sendable {
     }
   }
 
-  /// Quarantined shards and their attempts' evidence, for people.
+  /// Quarantined and cancelled shards with their attempts' evidence, for people.
   package func failures() throws -> [ShardFailure] {
     try read { database in
       try Row.fetchAll(
-        database, sql: "SELECT id, reason FROM shard WHERE state = 'quarantined' ORDER BY ordinal"
+        database,
+        sql: """
+          SELECT id, reason FROM shard WHERE state IN ('quarantined', 'cancelled')
+          ORDER BY ordinal
+          """
       ).map { shard in
         let id: String = shard["id"]
         let attempts = try Row.fetchAll(
@@ -242,6 +248,7 @@ package struct LedgerStatus: Sendable, Hashable {
   package var shardsCompleted = 0
   package var shardsRunning = 0
   package var shardsQuarantined = 0
+  package var shardsCancelled = 0
   package var fineTunesRun = 0
   package var attempts = 0
   package var workers = 0

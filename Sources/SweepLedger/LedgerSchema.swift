@@ -13,8 +13,95 @@ enum LedgerSchema {
     migrator.registerMigration("1") { database in
       try database.execute(sql: version1)
     }
+    migrator.registerMigration("2") { database in
+      try database.execute(sql: version2)
+    }
     return migrator
   }
+
+  /// What operators do: cancelled shards and attempts, drained workers. And copies of a shard that
+  /// run beside each other, each on a worker of its own. A CHECK cannot be changed in place, so the
+  /// two tables are made anew.
+  private static let version2 = """
+    DROP VIEW shard_status;
+    DROP VIEW attempt_log;
+
+    CREATE TABLE attempt_2 (
+      token INTEGER PRIMARY KEY,
+      shard TEXT NOT NULL REFERENCES shard (id),
+      worker TEXT NOT NULL REFERENCES worker (id),
+      number INTEGER NOT NULL CHECK (number > 0),
+      started_at REAL NOT NULL,
+      ended_at REAL,
+      ending TEXT CHECK (ending IN
+        ('completed', 'failed', 'lost', 'expired', 'released', 'cancelled', 'superseded')),
+      evidence TEXT,
+      CHECK ((ended_at IS NULL) = (ending IS NULL)),
+      UNIQUE (shard, number)
+    ) STRICT;
+    INSERT INTO attempt_2 SELECT * FROM attempt;
+    DROP TABLE attempt;
+    ALTER TABLE attempt_2 RENAME TO attempt;
+    -- A shard has at most two leases at a time, on different workers, and is completed once.
+    CREATE UNIQUE INDEX attempt_live ON attempt (shard, worker) WHERE ended_at IS NULL;
+    CREATE UNIQUE INDEX attempt_completed ON attempt (shard) WHERE ending = 'completed';
+    CREATE TRIGGER attempt_copies BEFORE INSERT ON attempt
+      WHEN (SELECT count(*) FROM attempt WHERE shard = NEW.shard AND ended_at IS NULL) >= 2
+      BEGIN SELECT RAISE(ABORT, 'a shard has at most two leases at a time'); END;
+
+    CREATE TABLE shard_2 (
+      id TEXT PRIMARY KEY,
+      ordinal INTEGER NOT NULL UNIQUE,
+      kind TEXT NOT NULL CHECK (kind IN ('augmentation', 'fine_tune')),
+      domain TEXT NOT NULL,
+      bias TEXT,
+      ratio REAL CHECK (ratio >= 0 AND ratio < 1),
+      mitigation TEXT,
+      seed INTEGER,
+      dependency TEXT REFERENCES shard (id),
+      cost REAL NOT NULL CHECK (cost >= 0),
+      state TEXT NOT NULL DEFAULT 'queued'
+        CHECK (state IN ('queued', 'leased', 'completed', 'quarantined', 'cancelled')),
+      completed_by INTEGER REFERENCES attempt (token),
+      artifact TEXT CHECK (length(artifact) = 64),
+      reason TEXT,
+      CHECK ((state = 'completed') = (completed_by IS NOT NULL)),
+      CHECK ((state IN ('quarantined', 'cancelled')) = (reason IS NOT NULL))
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO shard_2 SELECT * FROM shard;
+    DROP TABLE shard;
+    ALTER TABLE shard_2 RENAME TO shard;
+    CREATE INDEX shard_dependency ON shard (dependency);
+    CREATE TRIGGER shard_completion_is_final BEFORE UPDATE OF state ON shard
+      WHEN OLD.state = 'completed'
+      BEGIN SELECT RAISE(ABORT, 'a completed shard does not change'); END;
+
+    ALTER TABLE worker ADD COLUMN drained_at REAL;
+
+    CREATE VIEW shard_status AS
+      SELECT shard.id AS shard_id, shard.kind, shard.domain, shard.bias, shard.ratio,
+        shard.mitigation, shard.seed,
+        CASE WHEN shard.state = 'queued' AND needed.state <> 'completed' THEN 'blocked'
+          ELSE shard.state END AS state,
+        (SELECT count(*) FROM attempt WHERE attempt.shard = shard.id) AS attempts,
+        (SELECT worker FROM attempt WHERE attempt.shard = shard.id
+          ORDER BY token DESC LIMIT 1) AS worker,
+        (SELECT count(*) FROM trial WHERE trial.shard = shard.id) AS trials,
+        (SELECT count(*) FROM trial WHERE trial.shard = shard.id
+          AND completed_by IS NOT NULL) AS trials_completed,
+        shard.artifact, shard.reason
+      FROM shard LEFT JOIN shard AS needed ON needed.id = shard.dependency
+      ORDER BY shard.ordinal;
+
+    CREATE VIEW attempt_log AS
+      SELECT attempt.token, attempt.shard AS shard_id, attempt.number AS attempt,
+        attempt.worker AS worker_id, worker.host, worker.process_id,
+        datetime(attempt.started_at, 'unixepoch') AS started,
+        attempt.ended_at - attempt.started_at AS seconds,
+        coalesce(attempt.ending, 'running') AS ending, attempt.evidence
+      FROM attempt JOIN worker ON worker.id = attempt.worker
+      ORDER BY attempt.token;
+    """
 
   private static let version1 = """
     PRAGMA application_id = \(applicationID);

@@ -16,6 +16,12 @@ package struct FaultPlan: Sendable, Hashable {
   package var workerCrashes: Double?
   package var workerExits: Double?
   package var drains: Double?
+  /// An operator pauses the sweep, and lets it go on later.
+  package var pauses: Double?
+  /// An operator cancels a shard, or gives one new attempts.
+  package var shardCommands: Double?
+  /// An operator cancels the sweep, and starts it anew later.
+  package var cancellations: Double?
   package var coordinatorCrashes: Double?
   /// The coordinator's machine is suspended and goes on later.
   package var suspensions: Double?
@@ -53,6 +59,9 @@ package struct FaultPlan: Sendable, Hashable {
     workerCrashes = interval()
     workerExits = interval()
     drains = random.chance(0.7) ? nil : random.uniform(20, 100)
+    pauses = random.chance(0.6) ? nil : random.uniform(20, 100)
+    shardCommands = interval()
+    cancellations = random.chance(0.85) ? nil : random.uniform(50, 300)
     coordinatorCrashes = interval()
     suspensions = interval().map { $0 * 2 }
     interruptions = random.chance(0.7) ? nil : random.uniform(20, 100)

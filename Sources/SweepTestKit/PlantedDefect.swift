@@ -5,7 +5,8 @@ import SweepCore
 package enum PlantedDefect: CaseIterable, Sendable {
   case recordsRepeatedReports, acknowledgesBeforeCommit, acceptsStaleReports, reusesTokens
   case leasesTwice, leasesBlockedShards, completesEarly, repeatsSettledShards, allowsMoreAttempts
-  case doublesSlots, forgetsDrains, leasesAfterStop, misreadsReports, losesEvents, miscounts
+  case doublesSlots, forgetsDrains, leasesAfterStop, leasesWhilePaused, leasesCancelled
+  case misreadsReports, losesEvents, miscounts
   case ignoresWorkRequests
 
   /// The invariant that the mistake violates.
@@ -23,6 +24,8 @@ package enum PlantedDefect: CaseIterable, Sendable {
     case .doublesSlots: .slotsAreRespected
     case .forgetsDrains: .drainedGetsNothing
     case .leasesAfterStop: .stoppedLeasesNothing
+    case .leasesWhilePaused: .pausedLeasesNothing
+    case .leasesCancelled: .settledIsNotRepeated
     case .misreadsReports: .honestIsUnderstood
     case .losesEvents: .replayEqualsLive
     case .miscounts: .countsAgree
@@ -33,7 +36,7 @@ package enum PlantedDefect: CaseIterable, Sendable {
   /// Changes what the scheduler is told.
   func distort(_ command: inout Scheduler.Command, plan: ShardPlan) {
     switch (self, command) {
-    case (.ignoresWorkRequests, .requestWork), (.forgetsDrains, .drain):
+    case (.ignoresWorkRequests, .requestWork):
       command = .tick
     case (.doublesSlots, .connect(let info, let connection, let holding, let inputs)):
       let doubled = WorkerInfo(
@@ -74,7 +77,8 @@ package enum PlantedDefect: CaseIterable, Sendable {
       decide(
         .shardLeased(
           shard: shard.id, worker: worker,
-          token: LeaseToken(scheduler.durableState.lastToken + 1), attempt: 1),
+          token: LeaseToken(scheduler.durableState.lastToken + 1),
+          attempt: scheduler.attempts(of: shard.id) + 1),
         &scheduler, &step)
     }
 
@@ -102,8 +106,17 @@ package enum PlantedDefect: CaseIterable, Sendable {
       lease(worker, &scheduler, &step) { $0 == .blocked }
     case (.repeatsSettledShards, .requestWork(let worker, _)):
       lease(worker, &scheduler, &step) { if case .completed = $0 { true } else { false } }
-    case (.leasesAfterStop, .requestWork(let worker, _)) where scheduler.stopReason != nil:
+    case (.leasesAfterStop, .requestWork(let worker, _))
+    where scheduler.stopReason != nil && scheduler.pauseReason == nil:
       lease(worker, &scheduler, &step) { if case .queued = $0 { true } else { false } }
+    case (.leasesWhilePaused, .requestWork(let worker, _)) where scheduler.pauseReason != nil:
+      lease(worker, &scheduler, &step) { if case .queued = $0 { true } else { false } }
+    case (.forgetsDrains, .requestWork(let worker, _))
+    where scheduler.drained.contains(worker) && scheduler.stopReason == nil
+      && scheduler.pauseReason == nil:
+      lease(worker, &scheduler, &step) { if case .queued = $0 { true } else { false } }
+    case (.leasesCancelled, .requestWork(let worker, _)):
+      lease(worker, &scheduler, &step) { if case .cancelled = $0 { true } else { false } }
     case (.reusesTokens, _):
       step.events = step.events.map { event in
         guard case .shardLeased(let shard, let worker, let token, let attempt) = event else {
@@ -114,9 +127,12 @@ package enum PlantedDefect: CaseIterable, Sendable {
       }
     case (.losesEvents, _):
       step.events.removeAll { if case .workerLeft = $0 { true } else { false } }
-    case (.miscounts, _):
-      for case .shardQuarantined(let shard, let reason) in step.events {
-        scheduler.apply(.shardQuarantined(shard: shard, reason: reason), now: now)
+    case (.miscounts, .requestWork):
+      let queued = plan.shards.first { shard in
+        if case .queued = scheduler.state(of: shard.id) { true } else { false }
+      }
+      if let queued {
+        scheduler.apply(.shardCancelled(shard: queued.id, reason: "unrecorded"), now: now)
       }
     default: break
     }

@@ -12,7 +12,6 @@ extension SimulatedCluster {
     /// What a handled batch leads to once it is durable.
     enum Effect {
       case event(SweepEvent)
-      case drained(String)
       case welcome(Connection, Scheduler.Reply)
       case workRefused(Connection)
       case answer(Connection, Report, Scheduler.Reply)
@@ -47,7 +46,7 @@ extension SimulatedCluster {
 
   // MARK: Start and crash
 
-  mutating func startCoordinator(keepLeases: Bool) {
+  mutating func startCoordinator(keepLeases: Bool, revive: Bool) {
     incarnations += 1
     counts.coordinatorStarts += 1
     if faultsAreOver { restartsSinceFaults += 1 }
@@ -63,7 +62,7 @@ extension SimulatedCluster {
       history.violate(.replayEqualsLive, "at start \(incarnations)")
     }
     let now = random.seconds(0, 1)
-    let recovery = scheduler.finishRecovery(keepLeases: keepLeases, now: now)
+    let recovery = scheduler.finishRecovery(keepLeases: keepLeases, revive: revive, now: now)
     note("coordinator \(incarnations) starts after \(ledger.count) events, then \(recovery)")
     let coordinator = Coordinator(
       incarnation: incarnations, startedAt: timeline.now - now, scheduler: scheduler)
@@ -88,7 +87,7 @@ extension SimulatedCluster {
     endCoordinator(takingWorkers: takingWorkers)
   }
 
-  private mutating func endCoordinator(takingWorkers: Bool) {
+  private mutating func endCoordinator(takingWorkers: Bool, revive: Bool = false) {
     coordinator = nil
     let isSilent = random.chance(0.2)
     for host in hosts.indices {
@@ -99,7 +98,7 @@ extension SimulatedCluster {
       if takingWorkers, random.chance(0.9) { crashWorker(host: host) }
     }
     timeline.schedule(
-      .startCoordinator(keepLeases: !takingWorkers), after: random.seconds(0.3, 20))
+      .startCoordinator(keepLeases: !takingWorkers, revive: revive), after: random.seconds(0.3, 20))
   }
 
   // MARK: Input
@@ -209,7 +208,6 @@ extension SimulatedCluster {
       coordinator.sessions[info.id] = connection
     }
     var effects: [Coordinator.Effect] = []
-    if case .command(.drain(let worker)) = input { effects.append(.drained(worker)) }
     effects += step.events.map { .event($0) }
     if let effect = answer(step.reply) { effects.append(effect) }
     effects += step.directives.map { .directive($0) }
@@ -235,12 +233,12 @@ extension SimulatedCluster {
     coordinator.pending = []
     makeDurable(effects)
     guard history.violation == nil else { return }
+    history.recount(coordinator.scheduler)
     if coordinator.scheduler.durableState != replayed.durableState {
       history.violate(
         .replayEqualsLive,
         "live \(coordinator.scheduler.durableState), replayed \(replayed.durableState)")
     }
-    history.recount(coordinator.scheduler)
     answer(effects, coordinator)
     coordinator.isBusy = false
     if coordinator.scheduler.isFinished { return finish(coordinator) }
@@ -262,7 +260,6 @@ extension SimulatedCluster {
         if history.violation != nil { return }
         ledger.append(event)
         replayed.apply(event, now: .zero)
-      case .drained(let worker): history.drain(worker: worker)
       case .welcome, .workRefused, .answer, .directive: break
       }
     }
@@ -271,7 +268,7 @@ extension SimulatedCluster {
   private mutating func answer(_ effects: [Coordinator.Effect], _ coordinator: Coordinator) {
     for effect in effects {
       switch effect {
-      case .event, .drained: break
+      case .event: break
       case .welcome(let connection, let reply): send(.welcome(reply), over: connection)
       case .workRefused(let connection): send(.workRefused, over: connection)
       case .answer(let connection, let report, let reply):
@@ -301,6 +298,6 @@ extension SimulatedCluster {
       isFinished = true
       return
     }
-    endCoordinator(takingWorkers: random.chance(0.5))
+    endCoordinator(takingWorkers: random.chance(0.5), revive: faultsAreOver || random.chance(0.5))
   }
 }

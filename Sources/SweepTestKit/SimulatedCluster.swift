@@ -20,14 +20,15 @@ package struct SimulatedCluster {
     case handleBatch(incarnation: Int)
     case commit(incarnation: Int)
     case tick(incarnation: Int, number: Int)
-    case startCoordinator(keepLeases: Bool)
+    case startCoordinator(keepLeases: Bool, revive: Bool)
+    case resume
     case fault(Fault)
     case faultsEnd
   }
 
   enum Fault: CaseIterable {
     case brokenConnection, halfOpenConnection, oneWayPartition, twoWayPartition
-    case workerCrash, workerExit, drain
+    case workerCrash, workerExit, drain, pause, shardCommand, cancellation
     case coordinatorCrash, suspension, interruption, slowCommit
   }
 
@@ -147,7 +148,8 @@ package struct SimulatedCluster {
   /// Runs until the sweep has ended or an invariant is violated.
   package mutating func run() -> Outcome {
     for host in hosts.indices { timeline.schedule(.startWorker(host: host), after: .zero) }
-    timeline.schedule(.startCoordinator(keepLeases: true), after: random.seconds(0, 1))
+    timeline.schedule(
+      .startCoordinator(keepLeases: true, revive: false), after: random.seconds(0, 1))
     timeline.schedule(.faultsEnd, at: .seconds(faults.endsAfter))
     for fault in Fault.allCases { scheduleNext(fault) }
     let patience: Duration = .seconds(faults.endsAfter + 20_000)
@@ -191,11 +193,13 @@ package struct SimulatedCluster {
     case .handleBatch(let incarnation): handleBatch(incarnation: incarnation)
     case .commit(let incarnation): commit(incarnation: incarnation)
     case .tick(let incarnation, let number): tick(incarnation: incarnation, number: number)
-    case .startCoordinator(let keepLeases): startCoordinator(keepLeases: keepLeases)
+    case .startCoordinator(let keepLeases, let revive):
+      startCoordinator(keepLeases: keepLeases, revive: revive)
     case .fault(let fault):
       guard !faultsAreOver else { return }
       inject(fault)
       scheduleNext(fault)
+    case .resume: resume()
     case .faultsEnd: endFaults()
     }
   }
@@ -218,6 +222,9 @@ package struct SimulatedCluster {
     case .workerCrash: faults.workerCrashes
     case .workerExit: faults.workerExits
     case .drain: faults.drains
+    case .pause: faults.pauses
+    case .shardCommand: faults.shardCommands
+    case .cancellation: faults.cancellations
     case .coordinatorCrash: faults.coordinatorCrashes
     case .suspension: faults.suspensions
     case .interruption: faults.interruptions
@@ -249,7 +256,17 @@ package struct SimulatedCluster {
     case .workerCrash: crashWorker(host: host)
     case .workerExit: exitWorker(host: host)
     case .drain:
-      if let worker = hosts[host].worker { tell(.drain(worker: worker.info.id)) }
+      if let worker = hosts[host].worker {
+        tell(.control(.drain(worker: worker.info.id, reason: "maintenance")))
+      }
+    case .pause:
+      tell(.control(.pause(reason: "looking at it")))
+      timeline.schedule(.resume, after: random.seconds(1, 60))
+    case .shardCommand:
+      guard let shard = random.pick(plan.shards)?.id else { return }
+      tell(.control(random.chance(0.5) ? .cancelShard(shard, reason: "not needed") : .retry(shard)))
+    case .cancellation:
+      tell(.control(.cancelSweep(reason: "wrong spec")))
     case .coordinatorCrash:
       if random.chance(0.5) {
         coordinator?.crashesInCommit = true
@@ -265,9 +282,17 @@ package struct SimulatedCluster {
     }
   }
 
+  /// The operator asks until the sweep goes on.
+  private mutating func resume() {
+    let goesOn = coordinator.map { $0.inbox.isEmpty && $0.scheduler.pauseReason == nil } ?? false
+    tell(.control(.resume))
+    if !goesOn { timeline.schedule(.resume, after: .seconds(5)) }
+  }
+
   private mutating func endFaults() {
     note("faults end")
     faultsAreOver = true
+    timeline.schedule(.resume, after: .seconds(5))
     coordinator?.suspendedUntil = timeline.now
     for host in hosts.indices {
       hosts[host].blockedUp = timeline.now

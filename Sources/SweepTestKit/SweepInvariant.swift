@@ -9,11 +9,12 @@ package enum SweepInvariant: String, CaseIterable, Sendable {
   case oneLeasePerShard = "a shard has at most one live lease"
   case dependencyComesFirst = "a shard is leased after its dependency is completed"
   case completedHasResults = "a completed shard has all its results"
-  case settledIsNotRepeated = "a completed or quarantined shard is not leased"
+  case settledIsNotRepeated = "a completed, quarantined or cancelled shard is not leased"
   case attemptsAreBounded = "a shard has as many attempts as the policy allows"
   case slotsAreRespected = "a worker has no more leases than slots"
   case drainedGetsNothing = "a drained worker gets no shard"
-  case stoppedLeasesNothing = "a stopped sweep leases nothing"
+  case stoppedLeasesNothing = "a stopped or cancelled sweep leases nothing"
+  case pausedLeasesNothing = "a paused sweep leases nothing"
   case honestIsUnderstood = "a correct worker's report is never refused as wrong"
   case replayEqualsLive = "the replayed ledger gives the live state"
   case countsAgree = "the scheduler's counts agree with a recount"
@@ -39,7 +40,9 @@ package struct SweepHistory: Sendable {
   private enum Standing: Hashable {
     case open
     case leased(LeaseToken)
-    case completed, quarantined
+    case completed, quarantined, cancelled
+
+    var isGivenUp: Bool { self == .quarantined || self == .cancelled }
   }
 
   private struct Attempts {
@@ -58,6 +61,8 @@ package struct SweepHistory: Sendable {
   private var slots: [String: Int] = [:]
   private var lastToken: LeaseToken?
   private var stopped = false
+  private var cancelled = false
+  private var paused = false
   private var acknowledgedTrials: Set<TrialID> = []
   private var acknowledgedShards: Set<ShardID> = []
   /// The results so far.
@@ -84,12 +89,8 @@ package struct SweepHistory: Sendable {
   /// Tells the slots of a worker that may join.
   package mutating func expect(worker: String, slots: Int) { self.slots[worker] = slots }
 
-  /// The worker was drained; what is recorded from here on must not lease to it.
-  package mutating func drain(worker: String) { drained.insert(worker) }
-
   /// The coordinator started again and has read the ledger.
   package mutating func restart(recovered: Scheduler) {
-    drained = []
     let trials = Set(recovered.durableState.trials)
     for trial in acknowledgedTrials.subtracting(trials).sorted() {
       violate(.acknowledgedIsKept, "the result of \(trial) did not survive the restart")
@@ -143,7 +144,7 @@ package struct SweepHistory: Sendable {
       switch ending {
       case .failed: attempts[shard, default: Attempts()].failures += 1
       case .lost, .expired: attempts[shard, default: Attempts()].losses += 1
-      case .released: break
+      case .released, .cancelled, .superseded: break
       }
       let made = attempts[shard, default: Attempts()]
       require(
@@ -163,8 +164,29 @@ package struct SweepHistory: Sendable {
         "\(shard) was given up after \(made.failures) failed and \(made.losses) lost attempts")
       standing[shard] = .quarantined
 
+    case .shardCancelled(let shard, _):
+      let was = standing[shard, default: .open]
+      require(
+        was == .open || was == .quarantined, .settledIsNotRepeated,
+        "\(shard) was \(was) when it was cancelled")
+      standing[shard] = .cancelled
+
+    case .shardRetried(let shard):
+      let was = standing[shard, default: .open]
+      require(
+        was == .open || was.isGivenUp, .settledIsNotRepeated,
+        "\(shard) was \(was) when it was retried")
+      standing[shard] = .open
+      attempts[shard]?.failures = 0
+      attempts[shard]?.losses = 0
+
+    case .workerDrained(let worker, _): drained.insert(worker)
+    case .leasingPaused: paused = true
+    case .leasingContinued: paused = false
+
     case .sweepResumed:
       stopped = false
+      cancelled = false
       for (shard, was) in standing where was == .quarantined {
         standing[shard] = .open
         attempts[shard]?.failures = 0
@@ -172,6 +194,12 @@ package struct SweepHistory: Sendable {
       }
 
     case .sweepStopped: stopped = true
+    case .sweepCancelled:
+      stopped = true
+      cancelled = true
+      require(
+        live.isEmpty, .stoppedLeasesNothing,
+        "leases \(live.keys.sorted()) outlive the cancellation")
     case .inputsFixed, .workerJoined, .workerLeft: break
     }
   }
@@ -186,13 +214,14 @@ package struct SweepHistory: Sendable {
       violate(.oneLeasePerShard, "\(shard) was leased as \(token) while \(other) was alive")
     }
     require(
-      standing[shard] != .completed && standing[shard] != .quarantined, .settledIsNotRepeated,
+      standing[shard] != .completed && standing[shard]?.isGivenUp != true, .settledIsNotRepeated,
       "\(shard) was leased as \(token) though it is settled")
     if let dependency = shards[shard]?.dependency {
       require(
         standing[dependency] == .completed, .dependencyComesFirst,
         "\(shard) was leased before \(dependency) was completed")
     }
+    require(!paused, .pausedLeasesNothing, "\(shard) was leased while the sweep is paused")
     require(!stopped, .stoppedLeasesNothing, "\(shard) was leased after the sweep was stopped")
     let made = attempts[shard, default: Attempts()]
     require(
@@ -231,17 +260,18 @@ package struct SweepHistory: Sendable {
     let summary = scheduler.summary
     let told = [
       summary.trialsCompleted, summary.shardsCompleted, summary.shardsQuarantined,
-      summary.shardsRunning, summary.attempts,
+      summary.shardsCancelled, summary.shardsRunning, summary.attempts,
     ]
     let counted = [
       results.count, standing.values.count { $0 == .completed },
-      standing.values.count { $0 == .quarantined }, live.count,
+      standing.values.count { $0 == .quarantined }, standing.values.count { $0 == .cancelled },
+      live.count,
       attempts.values.reduce(0) { $0 + $1.count },
     ]
     if told != counted {
       violate(
         .countsAgree,
-        "trials completed, shards completed, quarantined and running, attempts: told \(told), "
+        "trials completed, shards completed, quarantined, cancelled, running, attempts: told \(told), "
           + "counted \(counted)")
     }
   }
@@ -252,8 +282,8 @@ package struct SweepHistory: Sendable {
     guard !stopped else { return }
     for shard in plan.shards {
       let gaveUp =
-        standing[shard.id] == .quarantined
-        || shard.dependency.map { standing[$0] == .quarantined } == true
+        standing[shard.id]?.isGivenUp == true
+        || shard.dependency.map { standing[$0]?.isGivenUp == true } == true
       require(
         standing[shard.id] == .completed || gaveUp, .sweepEnds,
         "\(shard.id) is \(standing[shard.id, default: .open]) at the end")

@@ -35,6 +35,9 @@ struct CoordinatorCommand: AsyncParsableCommand {
   @Option(help: "Write HOST:PORT to this file once workers can connect.")
   var addressFile: String?
 
+  @Flag(help: "Go on with a sweep that was cancelled.")
+  var revive = false
+
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
 
@@ -53,7 +56,8 @@ struct CoordinatorCommand: AsyncParsableCommand {
 
   func run() async throws {
     let session = try SweepSession(
-      selection: selection, ledger: ledger, keepLeases: true, logLevel: .info)
+      selection: selection, ledger: ledger, keepLeases: true, revive: revive,
+      logLevel: .info)
     let server = CoordinatorServer(
       coordinator: session.coordinator, artifacts: session.artifacts, host: host, port: port)
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)

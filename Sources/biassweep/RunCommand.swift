@@ -36,6 +36,9 @@ struct RunCommand: AsyncParsableCommand {
   @Option(help: KeptFineTunes.help)
   var keepParameters = KeptFineTunes.none
 
+  @Flag(help: "Go on with a sweep that was cancelled.")
+  var revive = false
+
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
 
@@ -53,7 +56,7 @@ struct RunCommand: AsyncParsableCommand {
 
   func run() async throws {
     let session = try SweepSession(
-      selection: selection, ledger: ledger, keepLeases: false,
+      selection: selection, ledger: ledger, keepLeases: false, revive: revive,
       logLevel: verbose ? .info : .warning)
     let coordinator = session.coordinator
     let start = await coordinator.summary()

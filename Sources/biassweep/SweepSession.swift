@@ -18,7 +18,8 @@ struct SweepSession: Sendable {
   private let started = Date()
 
   init(
-    selection: SweepSelection, ledger path: String?, keepLeases: Bool, logLevel: Logger.Level
+    selection: SweepSelection, ledger path: String?, keepLeases: Bool, revive: Bool,
+    logLevel: Logger.Level
   ) throws {
     let definition = try selection.definition()
     ledgerPath = path ?? "\(definition.spec.name).ledger"
@@ -38,7 +39,7 @@ struct SweepSession: Sendable {
     logger = .biassweep(level: logLevel)
     coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, version: BiasSweep.version,
-      keepLeases: keepLeases, logger: logger)
+      keepLeases: keepLeases, revive: revive, logger: logger)
   }
 
   /// Where the artifacts of a sweep are, each under its SHA-256.

@@ -61,7 +61,7 @@ import Testing
   @Test func aDrainedWorkerGetsNothingEvenAfterItReconnects() throws {
     var bench = try SchedulerBench()
     bench.join("w", slots: 2, asking: 1)
-    bench.tell(.drain(worker: "w"))
+    bench.tell(.control(.drain(worker: "w", reason: "maintenance")))
     bench.tell(.requestWork(worker: "w", slots: 1))
     bench.finish(try #require(bench.assignments.first).assignment, by: "w")
     bench.tell(.disconnect(worker: "w", connection: 1, reason: "reset"))

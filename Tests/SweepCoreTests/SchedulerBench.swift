@@ -39,6 +39,11 @@ struct SchedulerBench {
     return step
   }
 
+  @discardableResult
+  mutating func control(_ control: Scheduler.Control) -> Scheduler.Reply {
+    tell(.control(control)).reply
+  }
+
   /// Lets time pass as a coordinator does: tick by tick.
   mutating func wait(seconds: Double) {
     let end = now + .seconds(seconds)

@@ -107,13 +107,20 @@ private struct Tally: CustomStringConvertible {
     count("repeated reports", outcome.counts.repeatedReports)
     count("lost batches", outcome.counts.uncommittedBatches)
     count("unanswered batches", outcome.counts.silentCommits)
-    for ending in AttemptEnding.allCases { count("\(ending) attempts", 0) }
+    for ending in AttemptEnding.allCases where ending != .superseded {
+      count("\(ending) attempts", 0)
+    }
     for event in outcome.events {
       switch event {
       case .attemptEnded(_, _, let ending, _, _): count("\(ending) attempts", 1)
       case .shardQuarantined: count("quarantined shards", 1)
       case .sweepResumed: count("resumed sweeps", 1)
       case .sweepStopped: count("stopped sweeps", 1)
+      case .sweepCancelled: count("cancelled sweeps", 1)
+      case .leasingPaused: count("pauses", 1)
+      case .shardCancelled: count("cancelled shards", 1)
+      case .shardRetried: count("retried shards", 1)
+      case .workerDrained: count("drained workers", 1)
       case .shardLeased: count("leases", 1)
       case .trialCompleted: count("results", 1)
       default: break

@@ -235,7 +235,7 @@ struct LedgerAppendTests {
       case .shardQuarantined(let shard, _): shardState[shard.description] = "quarantined"
       case .trialCompleted(let trial, _, let metrics, _):
         for (name, value) in metrics { results["\(trial) \(name)"] = value }
-      case .inputsFixed, .workerJoined, .workerLeft, .sweepResumed, .sweepStopped: break
+      default: break
       }
     }
     try rawDatabase(path).read { database in
