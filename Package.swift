@@ -25,6 +25,8 @@ let grpcCore = Target.Dependency.product(name: "GRPCCore", package: "grpc-swift-
 let grpcTransport = Target.Dependency.product(
   name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport")
 
+let certificates = Target.Dependency.product(name: "X509", package: "swift-certificates")
+
 let package = Package(
   name: "biassweep",
   platforms: [.macOS(.v15)],
@@ -35,9 +37,13 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+    .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
     .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
@@ -66,14 +72,29 @@ let package = Package(
       exclude: ["Protos"],
       swiftSettings: strict),
     .target(
+      name: "SweepSecurity",
+      dependencies: [
+        certificates, crypto, logging, grpcTransport,
+        .product(name: "SwiftASN1", package: "swift-asn1"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "NIOTLS", package: "swift-nio"),
+        .product(name: "NIOSSL", package: "swift-nio-ssl"),
+      ],
+      swiftSettings: strict),
+    .target(name: "SweepLog", dependencies: [logging], swiftSettings: strict),
+    .target(
       name: "SweepCoordinator",
       dependencies: [
-        "SweepCore", "SweepLedger", "SweepRPC", logging, grpcCore, grpcTransport, crypto,
+        "SweepCore", "SweepLedger", "SweepRPC", "SweepSecurity", logging, grpcCore, grpcTransport,
+        crypto,
       ],
       swiftSettings: strict),
     .target(
       name: "SweepWorker",
-      dependencies: ["SweepCore", "SweepRPC", logging, grpcCore, grpcTransport, crypto],
+      dependencies: [
+        "SweepCore", "SweepRPC", "SweepSecurity", logging, grpcCore, grpcTransport, crypto,
+      ],
       swiftSettings: strict),
 
     // The training core: knows nothing of sweeps.
@@ -104,8 +125,9 @@ let package = Package(
     .executableTarget(
       name: "biassweep",
       dependencies: [
-        "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker",
-        "TransformerKernels", "LanguageModel", "BiasStudy", "SweepReport", arguments, logging,
+        "SweepCore", "SweepLedger", "SweepRPC", "SweepSecurity", "SweepLog", "SweepCoordinator",
+        "SweepWorker", "TransformerKernels", "LanguageModel", "BiasStudy", "SweepReport", arguments,
+        logging, grpcCore, grpcTransport,
         .product(name: "Yams", package: "Yams"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
@@ -137,9 +159,19 @@ let package = Package(
     .testTarget(
       name: "SweepCoordinatorTests",
       dependencies: [
-        "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", logging,
-        grpcCore, grpcTransport,
+        "SweepCore", "SweepLedger", "SweepRPC", "SweepSecurity", "SweepCoordinator", "SweepWorker",
+        "SweepTestKit", logging, grpcCore, grpcTransport,
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "NIOSSL", package: "swift-nio-ssl"),
       ],
+      swiftSettings: strict),
+    .testTarget(
+      name: "SweepSecurityTests", dependencies: ["SweepSecurity", "SweepTestKit"],
+      swiftSettings: strict),
+    .testTarget(
+      name: "SweepLogTests", dependencies: ["SweepLog", "SweepTestKit", logging],
       swiftSettings: strict),
     .testTarget(
       name: "TransformerKernelsTests", dependencies: ["TransformerKernels", "CTransformerKernels"],

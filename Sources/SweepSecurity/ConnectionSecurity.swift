@@ -1,0 +1,65 @@
+import GRPCNIOTransportHTTP2Posix
+import NIOSSL
+
+/// How a connection is protected.
+package enum ConnectionSecurity: Sendable {
+  /// Neither encrypted nor authenticated: for the loopback address alone.
+  case plaintext
+  /// TLS 1.3, where each side shows a certificate of the same authority.
+  case mutualTLS(Credentials)
+
+  /// Whether an address stays within this machine.
+  package static func isLoopback(_ host: String) -> Bool {
+    host == "localhost" || host == "::1"
+      || (host.hasPrefix("127.") && host.allSatisfy { $0.isNumber || $0 == "." })
+  }
+
+  /// What a client checks: that the server's certificate is the authority's, is for serving, and
+  /// names the host that the client meant.
+  ///
+  /// - Throws: what the TLS library says about the credentials.
+  package var client: HTTP2ClientTransport.Posix.TransportSecurity {
+    get throws {
+      switch self {
+      case .plaintext: return .plaintext
+      case .mutualTLS(let credentials):
+        let der = try credentials.der()
+        return .mTLS(
+          certificateChain: [.bytes(der.certificate, format: .der)],
+          privateKey: .bytes(der.privateKey, format: .der)
+        ) {
+          $0.trustRoots = .certificates([.bytes(der.authority, format: .der)])
+          $0.serverCertificateVerification = .fullVerification
+        }
+      }
+    }
+  }
+
+  /// The server's side: TLS 1.3 or nothing, and no client without a certificate of the authority.
+  ///
+  /// - Throws: what the TLS library says about the credentials.
+  func serverContext() throws -> NIOSSLContext? {
+    guard case .mutualTLS(let credentials) = self else { return nil }
+    let der = try credentials.der()
+    var configuration = TLSConfiguration.makeServerConfiguration(
+      certificateChain: [.certificate(try NIOSSLCertificate(bytes: der.certificate, format: .der))],
+      privateKey: .privateKey(try NIOSSLPrivateKey(bytes: der.privateKey, format: .der)))
+    configuration.minimumTLSVersion = .tlsv13
+    configuration.certificateVerification = .noHostnameVerification
+    configuration.trustRoots = .certificates([
+      try NIOSSLCertificate(bytes: der.authority, format: .der)
+    ])
+    configuration.applicationProtocols = ["h2"]
+    return try NIOSSLContext(configuration: configuration)
+  }
+}
+
+extension ConnectionSecurity {
+  /// The name of a worker process: its certificate's name, where it has one, and something unique.
+  package func workerID(unique: String) -> String {
+    switch self {
+    case .plaintext: unique
+    case .mutualTLS(let credentials): "\(credentials.identity.name)/\(unique)"
+    }
+  }
+}
