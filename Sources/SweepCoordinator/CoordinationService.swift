@@ -2,11 +2,14 @@ import Foundation
 import GRPCCore
 import SweepCore
 import SweepRPC
+import SweepSecurity
 
 /// The gRPC side of the coordinator: sessions become calls of `Coordinator`, artifacts files.
 struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
   let coordinator: Coordinator
   let artifacts: ArtifactStore
+  let peers: ConnectedPeers
+  let limits: CallLimits
 
   /// How long a worker has to end its side of a session that the coordinator has ended.
   private static let goodbyeGrace = Duration.milliseconds(500)
@@ -18,14 +21,16 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
     response: RPCWriter<CoordinatorMessage>, context: ServerContext
   ) async throws {
     do {
-      try await hold(request: request, response: response)
+      try await hold(
+        request: request, response: response, identity: peers.identity(of: context.remotePeer))
     } catch let refusal as SessionRefusal {
       throw refusal.rpcError
     }
   }
 
   private func hold(
-    request: RPCAsyncSequence<WorkerMessage, any Error>, response: RPCWriter<CoordinatorMessage>
+    request: RPCAsyncSequence<WorkerMessage, any Error>, response: RPCWriter<CoordinatorMessage>,
+    identity: PeerIdentity?
   ) async throws {
     var incoming = request.makeAsyncIterator()
     guard case .hello(let hello)? = try await incoming.next()?.body else {
@@ -41,6 +46,10 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
     guard let worker = hello.workerInfo else {
       throw SessionRefusal.protocolViolation("a hello with an invalid worker description")
     }
+    if let identity, !identity.mayBe(worker: worker.id) {
+      throw SessionRefusal.forbidden(
+        "the certificate of \(identity.name) does not allow to speak for worker \(worker.id)")
+    }
     try await response.write(
       .welcome(spec: coordinator.spec, policy: coordinator.policy))
 
@@ -55,8 +64,14 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
         }
         group.addTask {
           var iterator = rest.iterator
+          let clock = Coordinator.uptime()
+          var rate = RateLimit(rate: limits.messagesPerSecond, burst: limits.messagesBurst)
           while let message = try await iterator.next() {
-            try await coordinator.receive(message.batch, connection: connection)
+            let batch = message.batch
+            try await coordinator.receive(batch.map(checked), connection: connection)
+            // While this waits, the transport's flow control holds the sender back.
+            let wait = rate.take(batch.count, now: clock())
+            if wait > .zero { try await Task.sleep(for: wait) }
           }
         }
         // Whichever side ends first ends the session.
@@ -68,6 +83,20 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
       throw error
     }
     await coordinator.close(connection: connection, reason: "the worker ended the session")
+  }
+
+  /// A shard whose product nobody stored has failed, whatever its worker says; otherwise the shards
+  /// that need the product would fail in its place.
+  private func checked(_ message: WorkerMessage) -> WorkerMessage {
+    guard case .shard(let report)? = message.body, let digest = ContentDigest(hex: report.artifact),
+      !artifacts.contains(digest)
+    else { return message }
+    var message = message
+    message.failure = .with {
+      $0.token = report.token
+      $0.evidence = "the shard was reported complete, but its artifact \(digest) was not stored"
+    }
+    return message
   }
 
   /// The rest of a session's messages, handed from the task that read the hello to the one that

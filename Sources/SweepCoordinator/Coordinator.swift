@@ -126,6 +126,17 @@ package actor Coordinator {
     submit(.stop(reason: reason), origin: nil)
   }
 
+  /// Who takes part in the sweep now.
+  package func presences() -> [String: Scheduler.Presence] { scheduler.presences }
+
+  package nonisolated var ledgerPath: String { ledger.path }
+
+  /// Leases nothing further; `run` returns once nothing runs any more. `suspend` cuts that short.
+  package func drain() {
+    scheduler.isEnding = true
+    submit(.tick, origin: nil)
+  }
+
   /// Ends this process's part without ending any lease: `run` returns, workers go on and report to
   /// the coordinator that is started next.
   package func suspend() {
@@ -232,6 +243,10 @@ package actor Coordinator {
       send(replies + directives.compactMap { message(of: $0) })
       if scheduler.isFinished {
         end(throwing: nil)
+        return
+      }
+      if scheduler.isEnding && scheduler.leases.isEmpty {
+        suspend()
         return
       }
     }

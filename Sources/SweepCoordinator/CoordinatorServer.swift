@@ -1,7 +1,9 @@
 import GRPCCore
 import GRPCNIOTransportHTTP2Posix
+import Logging
 import SweepCore
 import SweepLedger
+import SweepSecurity
 
 /// Serves a coordinator over gRPC on TCP until its sweep ends.
 package struct CoordinatorServer: Sendable {
@@ -9,35 +11,54 @@ package struct CoordinatorServer: Sendable {
   private let artifacts: ArtifactStore
   private let host: String
   private let port: Int
+  private let security: ConnectionSecurity
+  private let connectionLimits: ConnectionLimits
+  private let callLimits: CallLimits
+  private let logger: Logger
 
   /// - Parameters:
-  ///   - host: IPv4 address to listen on.
+  ///   - host: address to listen on.
   ///   - port: 0 for any free port.
-  package init(coordinator: Coordinator, artifacts: ArtifactStore, host: String, port: Int) {
+  ///   - security: plaintext is refused on any but the loopback address.
+  ///   - logger: hears of connections and calls that are refused.
+  package init(
+    coordinator: Coordinator, artifacts: ArtifactStore, host: String, port: Int,
+    security: ConnectionSecurity = .plaintext,
+    connectionLimits: ConnectionLimits = ConnectionLimits(), callLimits: CallLimits = CallLimits(),
+    logger: Logger = Logger(label: "biassweep.server")
+  ) {
     self.coordinator = coordinator
     self.artifacts = artifacts
     self.host = host
     self.port = port
+    self.security = security
+    self.connectionLimits = connectionLimits
+    self.callLimits = callLimits
+    self.logger = logger
   }
 
   /// - Parameter listening: called once with the port.
   /// - Returns: where the sweep stood at its end.
-  /// - Throws: `ServerError.cannotListen`, or the `LedgerError` that ended the sweep.
+  /// - Throws: `ServerError`, or the `LedgerError` that ended the sweep.
   package func run(
     listening: @escaping @Sendable (_ port: Int) async throws -> Void
   ) async throws -> SweepSummary {
-    var configuration = HTTP2ServerTransport.Posix.Config.defaults
-    // A peer that vanished without a word is noticed by unanswered pings.
-    configuration.connection.keepalive.time = .seconds(5)
-    configuration.connection.keepalive.timeout = .seconds(5)
-    configuration.connection.keepalive.clientBehavior.minPingIntervalWithoutCalls = .seconds(1)
-    configuration.connection.keepalive.clientBehavior.allowWithoutCalls = true
-    let transport = HTTP2ServerTransport.Posix(
-      address: .ipv4(host: host, port: port), transportSecurity: .plaintext,
-      config: configuration)
+    if case .plaintext = security, !ConnectionSecurity.isLoopback(host) {
+      throw ServerError.plaintextOffLoopback(host: host)
+    }
+    let listener = try SecureListener(
+      host: host, port: port, security: security, limits: connectionLimits, logger: logger)
+    let transport = HTTP2ServerTransport.Custom(
+      listenerFactory: listener, config: transportConfiguration)
     let server = GRPCServer(
       transport: transport,
-      services: [CoordinationService(coordinator: coordinator, artifacts: artifacts)])
+      services: [
+        CoordinationService(
+          coordinator: coordinator, artifacts: artifacts, peers: listener.peers,
+          limits: callLimits),
+        ControlService(coordinator: coordinator),
+      ],
+      interceptors: [CallGuard(peers: listener.peers, logger: logger, limits: callLimits)])
 
     return try await withThrowingTaskGroup(of: SweepSummary?.self) { group in
       group.addTask {
@@ -49,8 +70,9 @@ package struct CoordinatorServer: Sendable {
         return nil
       }
       group.addTask {
-        let address = try await transport.listeningAddress
-        try await listening(address.ipv4?.port ?? port)
+        // Nil if the server could not listen, which the other task reports.
+        guard let address = await transport.listeningAddress else { return nil }
+        try await listening(address.ipv4?.port ?? address.ipv6?.port ?? port)
         return try await coordinator.run()
       }
       defer { group.cancelAll() }
@@ -72,16 +94,37 @@ package struct CoordinatorServer: Sendable {
       throw CancellationError()
     }
   }
+
+  private var transportConfiguration: HTTP2ServerTransport.Custom<SecureListener>.Config {
+    var configuration = HTTP2ServerTransport.Custom<SecureListener>.Config.defaults
+    // A peer that vanished without a word is noticed by unanswered pings.
+    configuration.connection.keepalive.time = .seconds(5)
+    configuration.connection.keepalive.timeout = .seconds(5)
+    configuration.connection.keepalive.clientBehavior.minPingIntervalWithoutCalls = .seconds(1)
+    configuration.connection.keepalive.clientBehavior.allowWithoutCalls = true
+    // A connection on which nobody calls anything is of no use.
+    configuration.connection.maxIdleTime = .seconds(60)
+    configuration.connection.maxGraceTime = .seconds(10)
+    configuration.http2.maxConcurrentStreams = callLimits.callsMax
+    configuration.rpc.maxRequestPayloadSize = callLimits.messageBytesMax
+    return configuration
+  }
 }
 
 package enum ServerError: Error, Sendable, CustomStringConvertible {
   case cannotListen(host: String, port: Int, detail: String)
+  /// Others could read along, and report results.
+  case plaintextOffLoopback(host: String)
 
   package var description: String {
     switch self {
     case .cannotListen(let host, let port, let detail):
       "Cannot listen on \(host):\(port): \(detail). If another program uses the port, choose one "
         + "with --port (0 takes any free one)."
+    case .plaintextOffLoopback(let host):
+      "Without credentials the coordinator listens on the loopback address alone, because anybody "
+        + "who reaches \(host) could read along and report results. Make credentials with "
+        + "`biassweep certs init` and name the coordinator's with --credentials."
     }
   }
 }

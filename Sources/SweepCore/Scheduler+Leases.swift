@@ -103,7 +103,7 @@ extension Scheduler {
 
   /// Leases queued shards to workers that want one.
   mutating func dispatch(_ now: Duration, _ step: inout Step) {
-    guard stopReason == nil, pauseReason == nil, !wanted.isEmpty else { return }
+    guard stopReason == nil, pauseReason == nil, !isEnding, !wanted.isEmpty else { return }
     while let ordinal = popReady(now: now) {
       guard let worker = nextWorker else {
         ready.insert(ordinal)

@@ -167,6 +167,8 @@ package struct Scheduler: Sendable {
   var unsettled: Int
   package var inputs: [String: String]?
   package var stopReason: String?
+  /// Set while the process ends: nothing further is leased. A restart forgets it.
+  package var isEnding = false
   /// Whether the sweep was stopped for good.
   package var isCancelled = false
   /// Why nothing is leased for the time being.

@@ -29,7 +29,7 @@ package final class LedgerReader: Sendable {
     }
   }
 
-  private func read<Value>(_ body: (Database) throws -> Value) throws -> Value {
+  func read<Value>(_ body: (Database) throws -> Value) throws -> Value {
     try LedgerError.translating(path: path) { try queue.read(body) }
   }
 

@@ -32,12 +32,14 @@ extension Scheduler.Command {
   package init?(_ message: WorkerMessage, worker: String, connection: UInt64, info: WorkerInfo) {
     switch message.body {
     case .ready(let ready):
+      guard ready.holding.count <= Self.leasesMax, Self.fits(ready.inputs) else { return nil }
       self = .connect(
         info, connection: connection, holding: ready.holding.map { LeaseToken($0) },
         inputs: ready.inputs)
     case .workRequest(let request):
       self = .requestWork(worker: worker, slots: Int(request.slots))
     case .heartbeat(let heartbeat):
+      guard heartbeat.leases.count <= Self.leasesMax else { return nil }
       self = .heartbeat(
         worker: worker,
         leases: heartbeat.leases.map {
@@ -46,11 +48,14 @@ extension Scheduler.Command {
             tokensPerSecond: $0.tokensPerSecond.isFinite ? $0.tokensPerSecond : 0)
         })
     case .trial(let report):
+      guard Self.fits(report.metrics), Self.fits(report.notes) else { return nil }
       self = .completeTrial(
         worker: worker, token: LeaseToken(report.token), trial: TrialID(report.trial),
         metrics: report.metrics, notes: report.notes)
     case .shard(let report):
-      guard let artifact = Self.artifact(report.artifact) else { return nil }
+      guard let artifact = Self.artifact(report.artifact), Self.fits(report.facts) else {
+        return nil
+      }
       self = .completeShard(
         worker: worker, token: LeaseToken(report.token), artifact: artifact, facts: report.facts)
     case .failure(let report):
@@ -65,6 +70,19 @@ extension Scheduler.Command {
   }
 
   private static let evidenceCharactersMax = 4000
+  /// Twice the slots that a worker may have.
+  private static let leasesMax = 2048
+  private static let valuesMax = 1000
+  private static let nameBytesMax = 256
+  private static let textBytesMax = 4096
+
+  private static func fits<Value>(_ values: [String: Value]) -> Bool {
+    values.count <= valuesMax
+      && values.allSatisfy { name, value in
+        name.utf8.count <= nameBytesMax
+          && (value as? String).map { $0.utf8.count <= textBytesMax } ?? true
+      }
+  }
 
   /// - Returns: nil for text that is no digest; a nil digest for no text.
   private static func artifact(_ text: String) -> ContentDigest?? {

@@ -15,6 +15,10 @@ package enum SessionRefusal: Error, Sendable, Hashable {
   case artifactUnknown(String)
   /// Retrying may help: the bytes were not those that the digest names.
   case artifactDamaged(String)
+  /// Retrying cannot help: the caller's certificate does not allow it.
+  case forbidden(String)
+  /// The caller kept the coordinator waiting for too long.
+  case tooSlow(String)
   /// Retrying helps once there is space.
   case storageFailed(String)
 
@@ -38,6 +42,10 @@ package enum SessionRefusal: Error, Sendable, Hashable {
       RPCError(code: .notFound, message: "there is no artifact \(digest)")
     case .artifactDamaged(let detail):
       RPCError(code: .dataLoss, message: detail)
+    case .forbidden(let detail):
+      RPCError(code: .permissionDenied, message: detail)
+    case .tooSlow(let detail):
+      RPCError(code: .deadlineExceeded, message: detail)
     case .storageFailed(let detail):
       RPCError(code: .resourceExhausted, message: detail)
     }

@@ -4,6 +4,7 @@ import GRPCNIOTransportHTTP2Posix
 import Logging
 import SweepCore
 import SweepRPC
+import SweepSecurity
 
 /// A worker process: holds a session with the coordinator, runs the shards that it is given, and
 /// keeps every report until the coordinator has acknowledged it.
@@ -17,6 +18,7 @@ package actor Worker {
   private let info: WorkerInfo
   private let host: String
   private let port: Int
+  private let security: ConnectionSecurity
   private let version: String
   private let executor: ShardExecutor
   private let logger: Logger
@@ -64,19 +66,26 @@ package actor Worker {
   private var isReady = false
   private var stoppingSince: SuspendingClock.Instant?
   private var stopping: Bool { stoppingSince != nil }
+  /// What runs is finished, nothing further is taken.
+  private var draining = false
+  private var takesWork: Bool { !stopping && !draining }
+  /// Whether a coordinator has ever accepted this worker's credentials.
+  private var wasConnected = false
   private var isOver = false
   private var refusal: String?
 
   /// - Parameters:
   ///   - info: this process; the identifier must be new.
+  ///   - security: how to talk to the coordinator.
   ///   - patience: how long to look for a coordinator before giving up.
   package init(
-    info: WorkerInfo, host: String, port: Int, version: String, executor: ShardExecutor,
-    patience: Duration, logger: Logger
+    info: WorkerInfo, host: String, port: Int, security: ConnectionSecurity = .plaintext,
+    version: String, executor: ShardExecutor, patience: Duration, logger: Logger
   ) {
     self.info = info
     self.host = host
     self.port = port
+    self.security = security
     self.version = version
     self.executor = executor
     self.patience = patience
@@ -101,6 +110,11 @@ package actor Worker {
         logger.warning(
           "session lost, will reconnect",
           metadata: ["coordinator": "\(address)", "error": "\(error.message)"])
+        // Waiting does not mend a certificate. But a worker that has results keeps them for a
+        // coordinator that comes back with the right one.
+        if !wasConnected, let problem = certificateProblem(in: error) {
+          throw WorkerError.untrusted(address: address, detail: problem)
+        }
         if lastContact.duration(to: .now) > patience {
           throw WorkerError.unreachable(address: address, detail: error.message)
         }
@@ -108,11 +122,17 @@ package actor Worker {
         throw WorkerError.refused(address: address, reason: error.message)
       }
       if let refusal { throw WorkerError.refused(address: address, reason: refusal) }
-      if isOver || (stopping && unacknowledged.isEmpty) { return }
+      if isOver || (!takesWork && running.isEmpty && unacknowledged.isEmpty) { return }
       // What could not be said by then, the coordinator learns from the end of the leases.
       if let stoppingSince, stoppingSince.duration(to: .now) > Self.farewell { return }
       try await Task.sleep(for: backoff.delay(using: &generator))
     }
+  }
+
+  /// Takes no further shard; `run` returns when those that run have been reported.
+  package func drain() {
+    draining = true
+    endIfDone()
   }
 
   /// Gives all shards back and ends; `run` returns when the coordinator knows.
@@ -126,15 +146,7 @@ package actor Worker {
   // MARK: Session
 
   private func connectOnce(contact: () -> Void) async throws {
-    var configuration = HTTP2ClientTransport.Posix.Config.defaults
-    configuration.connection.keepalive = .init(
-      time: .seconds(10), timeout: .seconds(5), allowWithoutCalls: true)
-    configuration.backoff.initial = .milliseconds(100)
-    configuration.backoff.max = .seconds(1)
-    let transport = try HTTP2ClientTransport.Posix(
-      target: host.allSatisfy({ $0.isNumber || $0 == "." })
-        ? .ipv4(address: host, port: port) : .dns(host: host, port: port),
-      transportSecurity: .plaintext, config: configuration)
+    let transport = try security.clientTransport(host: host, port: port)
     try await withGRPCClient(transport: transport) { client in
       try await self.session(Service(wrapping: client))
     }
@@ -175,6 +187,7 @@ package actor Worker {
   private func handle(_ message: CoordinatorMessage) async throws {
     switch message.body {
     case .welcome(let welcome):
+      wasConnected = true
       try await prepare(welcome)
       sendReady()
     case .assignment(let assignment):
@@ -239,7 +252,7 @@ package actor Worker {
       })
     isReady = true
     for (_, report) in unacknowledged.sorted(by: { $0.key < $1.key }) { send(report.message) }
-    if !stopping { requestWork(info.slots - running.count) }
+    if takesWork { requestWork(info.slots - running.count) }
   }
 
   private func requestWork(_ slots: Int) {
@@ -278,7 +291,7 @@ package actor Worker {
 
   private func start(_ message: Biassweep_V1_Assignment) {
     let token = LeaseToken(message.token)
-    guard !stopping else {
+    guard takesWork else {
       return report(.final(token, .with { $0.release = .with { $0.token = token.value } }))
     }
     guard running[token] == nil else { return }
@@ -352,7 +365,7 @@ package actor Worker {
             $0.facts = product.facts
           }
         }))
-    if !stopping { requestWork(1) }
+    if takesWork { requestWork(1) }
   }
 
   private func fail(_ token: LeaseToken, _ evidence: String) {
@@ -368,7 +381,7 @@ package actor Worker {
             $0.evidence = evidence
           }
         }))
-    if !stopping { requestWork(1) }
+    if takesWork { requestWork(1) }
   }
 
   /// A shard ended because its lease did, or because the worker stops.
@@ -376,7 +389,7 @@ package actor Worker {
     guard running.removeValue(forKey: token) != nil else { return }
     if stopping {
       report(.final(token, .with { $0.release = .with { $0.token = token.value } }))
-    } else if !isOver {
+    } else if !isOver && takesWork {
       requestWork(1)
     }
     endIfDone()
@@ -384,7 +397,7 @@ package actor Worker {
 
   private func revoke(_ token: LeaseToken, reason: String) {
     unacknowledged = unacknowledged.filter { $0.value.token != token }
-    guard let control = running[token] else { return }
+    guard let control = running[token] else { return endIfDone() }
     logger.warning(
       "lease over, shard cancelled", metadata: ["lease.token": "\(token)", "reason": "\(reason)"])
     control.cancel()
@@ -430,7 +443,7 @@ package actor Worker {
   }
 
   private func endIfDone() {
-    if stopping && running.isEmpty && unacknowledged.isEmpty {
+    if !takesWork && running.isEmpty && unacknowledged.isEmpty {
       isOver = true
       outgoing?.finish()
     }

@@ -4,6 +4,8 @@ import GRPCCore
 package enum WorkerError: Error, Sendable, CustomStringConvertible {
   /// The coordinator turned the worker away for good.
   case refused(address: String, reason: String)
+  /// One side does not accept the other's certificate.
+  case untrusted(address: String, detail: String)
   /// Nobody answered for too long.
   case unreachable(address: String, detail: String)
   case cannotPrepare(String)
@@ -12,6 +14,10 @@ package enum WorkerError: Error, Sendable, CustomStringConvertible {
     switch self {
     case .refused(let address, let reason):
       "The coordinator at \(address) refused this worker: \(reason)."
+    case .untrusted(let address, let detail):
+      "No trust between this worker and the coordinator at \(address): \(detail). Both need "
+        + "unexpired credentials of one authority, the coordinator's with the host name or address "
+        + "that the worker uses; see `biassweep certs --help`."
     case .unreachable(let address, let detail):
       "No coordinator answers at \(address) (\(detail)). Check the address and that it is running: "
         + "`biassweep coordinator` prints where it listens."
