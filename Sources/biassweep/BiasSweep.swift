@@ -1,9 +1,11 @@
 import ArgumentParser
 import Foundation
 import LanguageModel
-import SweepCore
 import SweepCoordinator
+import SweepCore
 import SweepLedger
+import SweepLog
+import SweepSecurity
 import SweepWorker
 
 @main
@@ -26,6 +28,10 @@ struct BiasSweep: AsyncParsableCommand {
         biassweep report --ledger mine.ledger         the results as one HTML file
         biassweep export --ledger mine.ledger         kept adapters, for PEFT and transformers
 
+      For several machines: `certs` makes credentials, `coordinator` and `worker` run a sweep, \
+      `workers`, `shards`, `attempts`, `pause`, `resume`, `drain`, `retry` and `cancel` look at it \
+      and steer it.
+
       EXIT STATUS:
         0 done   1 finished with failed trials   2 infrastructure   64 usage or a wrong spec
         130 interrupted; the same command goes on
@@ -34,7 +40,9 @@ struct BiasSweep: AsyncParsableCommand {
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
       ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, TasksCommand.self,
-      DoctorCommand.self,
+      DoctorCommand.self, CertsCommand.self, WorkersCommand.self, ShardsCommand.self,
+      AttemptsCommand.self, PauseCommand.self, ResumeCommand.self, DrainCommand.self,
+      RetryCommand.self, CancelCommand.self,
     ])
 
   /// Parses and runs the command, and maps every error to one message and an exit status.
@@ -56,7 +64,7 @@ struct BiasSweep: AsyncParsableCommand {
     case is InvalidSpec, LedgerError.otherSweep, is UsageError:
       fail("\(error)", status: .usage)
     case is LedgerError, is ServerError, is WorkerError, is InfrastructureError,
-      is ModelFileError, is TrainedParametersError:
+      is ModelFileError, is TrainedParametersError, is CredentialError, is LogOutput.CannotOpen:
       fail("\(error)", status: .infrastructure)
     default:
       // ArgumentParser's own errors, help requests and exit codes.
@@ -102,9 +110,11 @@ enum Console {
     FileHandle.standardOutput.write(Data((text + "\n").utf8))
   }
 
-  /// Prints a value as one JSON object with keys in `CodingKeys` spelling, sorted.
+  /// Prints a value as JSON on one line, keys in snake_case and sorted.
   static func output(json value: some Encodable) throws {
     let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    encoder.dateEncodingStrategy = .iso8601
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     output(String(decoding: try encoder.encode(value), as: UTF8.self))
   }

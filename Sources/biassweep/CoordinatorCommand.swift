@@ -11,9 +11,12 @@ struct CoordinatorCommand: AsyncParsableCommand {
     commandName: "coordinator", abstract: "Serve the shards of a sweep to workers over TCP.",
     discussion: """
       Ends when the sweep is over. After a crash the same command goes on: workers reconnect and \
-      keep what they have computed.
+      keep what they have computed. SIGTERM and Ctrl-C lease nothing further, wait for reports, \
+      and end; the workers go on, and report to the coordinator that is started next. A second \
+      signal ends at once.
 
       EXAMPLES:
+        biassweep coordinator --grid mine.yaml --host 10.0.0.5 --credentials certs/coordinator.pem
         biassweep coordinator --preset smoke --ledger smoke.ledger
         biassweep coordinator --grid mine.yaml --ledger mine.ledger --port 0 --address-file where
       """)
@@ -23,17 +26,21 @@ struct CoordinatorCommand: AsyncParsableCommand {
   @Option(help: "The sweep's ledger; made if it is not there. Default: NAME.ledger.")
   var ledger: String?
 
-  @Option(help: "IPv4 address to listen on.")
+  @Option(help: "Address to listen on; others than the loopback address need --credentials.")
   var host = "127.0.0.1"
 
   @Option(help: "TCP port; 0 for any free one.")
   var port = 7077
 
-  @Flag(help: "Listen on addresses other than loopback, without encryption or authentication.")
-  var plaintext = false
+  @OptionGroup var credentials: CredentialOptions
+
+  @Option(help: "Seconds to wait for running shards after SIGTERM or Ctrl-C.")
+  var grace: Double = 5
 
   @Option(help: "Write HOST:PORT to this file once workers can connect.")
   var addressFile: String?
+
+  @OptionGroup var log: LogOptions
 
   @Flag(help: "Go on with a sweep that was cancelled.")
   var revive = false
@@ -45,31 +52,39 @@ struct CoordinatorCommand: AsyncParsableCommand {
     guard (0...65535).contains(port) else {
       throw ValidationError("--port takes a number from 0 to 65535.")
     }
-    if !host.hasPrefix("127.") && !plaintext {
-      throw ValidationError(
-        """
-        The protocol is not encrypted: anybody who reaches \(host) could send results. Listen on \
-        127.0.0.1 and forward the port (ssh -L), or say --plaintext on a network that you trust.
-        """)
+    guard (0...86_400).contains(grace) else {
+      throw ValidationError("--grace takes seconds, from 0 to 86400.")
     }
   }
 
   func run() async throws {
+    let log = try self.log.open()
+    let security = try credentials.security(.coordinator)
     let session = try SweepSession(
-      selection: selection, ledger: ledger, keepLeases: true, revive: revive,
-      logLevel: .info)
+      selection: selection, ledger: ledger, keepLeases: true, revive: revive, logger: log.logger)
     let server = CoordinatorServer(
-      coordinator: session.coordinator, artifacts: session.artifacts, host: host, port: port)
+      coordinator: session.coordinator, artifacts: session.artifacts, host: host, port: port,
+      security: security, logger: log.logger)
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
     let interrupted = InterruptFlag()
+    let grace = self.grace
     let stopper = Task {
-      for await _ in signals {
-        // Leases stay alive in the ledger: workers go on and report to the next coordinator.
-        interrupted.set()
-        await session.coordinator.suspend()
+      for await signal in signals {
+        if interrupted.set() { _exit(ExitStatus.interrupted.rawValue) }
+        log.logger.notice(
+          "draining; a second signal ends at once",
+          metadata: ["signal": "\(signal)", "grace.seconds": "\(grace)"])
+        await session.coordinator.drain()
+        Task {
+          try await Task.sleep(for: .seconds(grace))
+          // Leases stay alive in the ledger: workers go on and report to the next coordinator.
+          await session.coordinator.suspend()
+        }
       }
     }
     defer { stopper.cancel() }
+    let reopener = Task { try await log.reopenOnHangup() }
+    defer { reopener.cancel() }
     let host = self.host
     let addressFile = self.addressFile
     _ = try await server.run { port in

@@ -57,11 +57,12 @@ struct RunCommand: AsyncParsableCommand {
   func run() async throws {
     let session = try SweepSession(
       selection: selection, ledger: ledger, keepLeases: false, revive: revive,
-      logLevel: verbose ? .info : .warning)
+      logger: Log(path: nil, format: .text, level: verbose ? .info : .warning).logger)
     let coordinator = session.coordinator
     let start = await coordinator.summary()
     let server = CoordinatorServer(
-      coordinator: coordinator, artifacts: session.artifacts, host: "127.0.0.1", port: 0)
+      coordinator: coordinator, artifacts: session.artifacts, host: "127.0.0.1", port: 0,
+      logger: session.logger)
     let processors = ProcessInfo.processInfo.activeProcessorCount
     let threads = threads ?? max(1, processors / workers)
     let logs = URL(fileURLWithPath: session.ledgerPath + ".logs", isDirectory: true)
@@ -94,8 +95,9 @@ struct RunCommand: AsyncParsableCommand {
       _ = try await server.run { port in
         let group = LocalWorkers(
           count: workers,
+          // Whoever stops a local run does not want to wait for its shards.
           arguments: [
-            "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)",
+            "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)", "--grace", "0",
             "--keep-parameters", keepParameters.description,
           ] + trunk.arguments,
           logs: logs, logger: session.logger

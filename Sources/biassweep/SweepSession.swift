@@ -18,8 +18,7 @@ struct SweepSession: Sendable {
   private let started = Date()
 
   init(
-    selection: SweepSelection, ledger path: String?, keepLeases: Bool, revive: Bool,
-    logLevel: Logger.Level
+    selection: SweepSelection, ledger path: String?, keepLeases: Bool, revive: Bool, logger: Logger
   ) throws {
     let definition = try selection.definition()
     ledgerPath = path ?? "\(definition.spec.name).ledger"
@@ -36,7 +35,7 @@ struct SweepSession: Sendable {
         description: "Cannot make the directory \(ledgerPath).artifacts: "
           + error.localizedDescription)
     }
-    logger = .biassweep(level: logLevel)
+    self.logger = logger
     coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, version: BiasSweep.version,
       keepLeases: keepLeases, revive: revive, logger: logger)

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Logging
 import SweepCore
+import SweepSecurity
 import SweepWorker
 import UnixSignals
 
@@ -9,16 +10,20 @@ struct WorkerCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "worker", abstract: "Run shards for a coordinator until its sweep is over.",
     discussion: """
-      SIGTERM and Ctrl-C give unfinished shards back and end. A lost connection does not stop the \
-      work: the worker reconnects and reports.
+      SIGTERM and Ctrl-C take no further shard and finish those that run; what is not finished \
+      after the grace time is given back. A second signal ends at once. A lost connection does not \
+      stop the work: the worker reconnects and reports.
 
       EXAMPLES:
         biassweep worker --coordinator 127.0.0.1:7077
-        biassweep worker --coordinator 10.0.0.5:7077 --slots 2 --threads 8
+        biassweep worker --coordinator 10.0.0.5:7077 --credentials node7.pem --slots 2 --threads 8
+        biassweep worker --coordinator head:7077 --log-file worker.log --log-format json
       """)
 
   @Option(help: "The coordinator's address, HOST:PORT.")
-  var coordinator: String
+  var coordinator: Address
+
+  @OptionGroup var credentials: CredentialOptions
 
   @Option(help: "Shards to run at once.")
   var slots = 1
@@ -34,50 +39,66 @@ struct WorkerCommand: AsyncParsableCommand {
   @Option(help: KeptFineTunes.help)
   var keepParameters = KeptFineTunes.none
 
+  @Option(help: "Seconds to finish running shards after SIGTERM or Ctrl-C.")
+  var grace: Double = 30
+
+  @OptionGroup var log: LogOptions
+
   @Flag(help: .hidden)
   var untilInputEnds = false
 
   func validate() throws {
-    guard Self.address(coordinator) != nil else {
-      throw ValidationError("--coordinator takes HOST:PORT, such as 127.0.0.1:7077.")
-    }
     guard (1...1024).contains(slots) else {
       throw ValidationError("--slots takes a number from 1 to 1024.")
     }
     guard (1...4096).contains(threads ?? 1) else {
       throw ValidationError("--threads takes a number from 1 to 4096.")
     }
-  }
-
-  private static func address(_ text: String) -> (host: String, port: Int)? {
-    guard let colon = text.lastIndex(of: ":"), colon != text.startIndex,
-      let port = Int(text[text.index(after: colon)...]), (1...65535).contains(port)
-    else { return nil }
-    return (String(text[..<colon]), port)
+    guard (0...86_400).contains(grace) else {
+      throw ValidationError("--grace takes seconds, from 0 to 86400.")
+    }
   }
 
   func run() async throws {
-    guard let (host, port) = Self.address(coordinator) else { return }
+    let log = try self.log.open()
+    let security = try credentials.security(.worker)
     let processors = ProcessInfo.processInfo.activeProcessorCount
     let threads = threads ?? max(1, processors / slots)
     let info = WorkerInfo(
-      id: UUID().uuidString.lowercased(), host: ProcessInfo.processInfo.hostName,
+      id: security.workerID(unique: UUID().uuidString.lowercased()),
+      host: ProcessInfo.processInfo.hostName,
       processID: Int(ProcessInfo.processInfo.processIdentifier), slots: slots, threads: threads)
-    let logger = Logger.biassweep(level: .info)
     let worker = Worker(
-      info: info, host: host, port: port, version: BiasSweep.version,
+      info: info, host: coordinator.host, port: coordinator.port, security: security,
+      version: BiasSweep.version,
       executor: StudyExecutor(
         threads: threads, slots: slots, trunkBytes: trunk.byteLimit, kept: keepParameters,
-        logger: logger
+        logger: log.logger
       ).shardExecutor,
-      patience: .seconds(patience), logger: logger)
+      patience: .seconds(patience), logger: log.logger)
 
     if untilInputEnds { Self.endWithInput() }
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+    let interrupted = InterruptFlag()
+    let grace = self.grace
+    let endsWithParent = untilInputEnds
     let stopper = Task {
-      for await _ in signals { await worker.stop() }
+      for await signal in signals {
+        // A terminal sends Ctrl-C to `run` and its workers alike, so these may hear of it twice.
+        if interrupted.set() && !endsWithParent { _exit(ExitStatus.interrupted.rawValue) }
+        log.logger.notice(
+          "draining; a second signal ends at once",
+          metadata: ["signal": "\(signal)", "grace.seconds": "\(grace)"])
+        await worker.drain()
+        Task {
+          try await Task.sleep(for: .seconds(grace))
+          await worker.stop()
+        }
+      }
     }
     defer { stopper.cancel() }
+    let reopener = Task { try await log.reopenOnHangup() }
+    defer { reopener.cancel() }
     try await worker.run()
   }
 
@@ -89,14 +110,5 @@ struct WorkerCommand: AsyncParsableCommand {
       while read(0, &byte, 1) > 0 {}
       _exit(ExitStatus.infrastructure.rawValue)
     }
-  }
-}
-
-extension Logger {
-  /// Logs to standard error.
-  static func biassweep(level: Logger.Level) -> Logger {
-    var logger = Logger(label: "biassweep") { StreamLogHandler.standardError(label: $0) }
-    logger.logLevel = level
-    return logger
   }
 }
