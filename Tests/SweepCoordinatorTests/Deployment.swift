@@ -3,6 +3,7 @@ import Logging
 import SweepCoordinator
 import SweepCore
 import SweepLedger
+import SweepSecurity
 import SweepWorker
 import Synchronization
 
@@ -56,7 +57,10 @@ final class Deployment: Sendable {
 
   /// Serves the sweep. `onListening` gets the port.
   func serve(
-    port: Int = 0, keepLeases: Bool = true,
+    host: String = "127.0.0.1", port: Int = 0, keepLeases: Bool = true,
+    security: ConnectionSecurity = .plaintext,
+    connectionLimits: ConnectionLimits = ConnectionLimits(), callLimits: CallLimits = CallLimits(),
+    serverLogger: Logger = Deployment.logger,
     onListening: @escaping @Sendable (Int, Coordinator) async throws -> Void
   ) async throws -> SweepSummary {
     let ledger = try Ledger(
@@ -65,7 +69,9 @@ final class Deployment: Sendable {
       definition: definition, plan: plan, ledger: ledger, version: "test",
       keepLeases: keepLeases, logger: Self.logger)
     let server = CoordinatorServer(
-      coordinator: coordinator, artifacts: try artifacts, host: "127.0.0.1", port: port)
+      coordinator: coordinator, artifacts: try artifacts, host: host, port: port,
+      security: security, connectionLimits: connectionLimits, callLimits: callLimits,
+      logger: serverLogger)
     let summary = try await server.run { try await onListening($0, coordinator) }
     try ledger.close()
     return summary
@@ -80,13 +86,13 @@ final class Deployment: Sendable {
   /// A worker that computes its metrics from the trial alone, so that any run of the sweep must
   /// give the same results.
   static func worker(
-    _ name: String, port: Int, slots: Int = 1, version: String = "test",
-    inputs: [String: String] = ["model": "m"],
+    _ name: String, port: Int, slots: Int = 1, security: ConnectionSecurity = .plaintext,
+    version: String = "test", inputs: [String: String] = ["model": "m"],
     execute: (@Sendable (ShardAssignment, ShardControl) throws -> ShardProduct)? = nil
   ) -> Worker {
     Worker(
       info: WorkerInfo(id: name, host: name, processID: 1, slots: slots, threads: 1),
-      host: "127.0.0.1", port: port, version: version,
+      host: "127.0.0.1", port: port, security: security, version: version,
       executor: ShardExecutor(prepare: { _ in inputs }, execute: execute ?? compute),
       patience: .seconds(20), logger: logger)
   }

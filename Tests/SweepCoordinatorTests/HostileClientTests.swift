@@ -1,0 +1,241 @@
+import Foundation
+import GRPCCore
+import SweepCoordinator
+import SweepCore
+import SweepRPC
+import SweepSecurity
+import SweepTestKit
+import SweepWorker
+import Testing
+
+/// What strangers and broken or lying workers can do: nothing.
+@Suite(.timeLimit(.minutes(3)))
+struct HostileClientTests {
+  @Test func garbageIsRefusedAtOnce() async throws {
+    let lines = try await Siege.run { siege in
+      for seed in 0..<20 {
+        var random = SeededGenerator(seed: UInt64(seed))
+        let connection = try RawConnection(port: siege.port)
+        // Half of them begin well.
+        if seed % 2 == 0 { connection.send(RawConnection.preface) }
+        connection.send((0..<4096).map { _ in UInt8(random.integer(0...255)) })
+        _ = await connection.readToEnd()
+      }
+    }
+    #expect(lines.contains { $0.contains("does not speak HTTP/2") })
+  }
+
+  @Test func whoSaysNothingInTimeIsDisconnected() async throws {
+    var limits = ConnectionLimits()
+    limits.proofTime = .milliseconds(200)
+    let lines = try await Siege.run(connectionLimits: limits) { siege in
+      let silent = try RawConnection(port: siege.port)
+      let slow = try RawConnection(port: siege.port)
+      slow.send(Array(RawConnection.preface.prefix(20)))
+      _ = await silent.readToEnd()
+      _ = await slow.readToEnd()
+    }
+    #expect(lines.count { $0.contains("too slow") } >= 2)
+  }
+
+  @Test func aSessionThatNeverSaysHelloEnds() async throws {
+    var limits = CallLimits()
+    limits.firstMessage = .milliseconds(200)
+    try await Siege.run(callLimits: limits) { siege in
+      let error = await #expect(throws: RPCError.self) { try await siege.session([]) }
+      #expect(error?.code == .deadlineExceeded)
+    }
+  }
+
+  @Test func anUploadThatStopsEnds() async throws {
+    var limits = CallLimits()
+    limits.nextMessage = .milliseconds(200)
+    try await Siege.run(callLimits: limits) { siege in
+      let never = Signal<Bool>()
+      let error = await #expect(throws: RPCError.self) {
+        try await siege.withClient { client in
+          _ = try await Siege.Coordination(wrapping: client).upload(requestProducer: { writer in
+            try await writer.write(
+              .with {
+                $0.digest = ContentDigest(of: "x".utf8).description
+                $0.data = Data("y".utf8)
+              })
+            _ = await never.next()
+          })
+        }
+      }
+      #expect(error?.code == .deadlineExceeded)
+      let directory = try siege.deployment.artifacts.directory.path
+      let left = try FileManager.default.contentsOfDirectory(atPath: directory)
+      #expect(left.filter { !$0.hasSuffix(".partial") }.isEmpty)
+    }
+  }
+
+  /// Strangers fill all the places that they can get; the worker gets one none the less.
+  @Test func aFloodOfConnectionsLeavesRoomForWorkers() async throws {
+    var limits = ConnectionLimits()
+    limits.unprovenPerAddressMax = 4
+    limits.proofTime = .milliseconds(500)
+    let lines = try await Siege.run(connectionLimits: limits) { siege in
+      let flood = try (0..<40).map { _ in try RawConnection(port: siege.port) }
+      for connection in flood.suffix(8) { _ = await connection.readToEnd() }
+    }
+    #expect(lines.contains { $0.contains("4 connections from this address") })
+  }
+
+  @Test func oversizeMessagesAreRefused() async throws {
+    let lines = try await Siege.run { siege in
+      let error = await #expect(throws: RPCError.self) {
+        try await siege.session([
+          Siege.hello("big"), Siege.ready,
+          .with {
+            $0.request = 3
+            $0.failure = .with { $0.evidence = String(repeating: "x", count: 3 << 20) }
+          },
+        ])
+      }
+      #expect(error?.code == .resourceExhausted)
+    }
+    #expect(!lines.isEmpty)
+  }
+
+  @Test(arguments: [
+    "", "..", "../../etc/passwd", "/etc/passwd", "a/b", "\0", String(repeating: "a", count: 63),
+    String(repeating: "g", count: 64), String(repeating: "A", count: 65), "é", "%2e%2e%2f",
+    String(repeating: "a", count: 62) + "/.",
+  ])
+  func artifactNamesAreDigestsAndNothingElse(name: String) async throws {
+    let lines = try await Siege.run { siege in
+      let up = await #expect(throws: RPCError.self) {
+        try await siege.withClient { client in
+          _ = try await Siege.Coordination(wrapping: client).upload(requestProducer: { writer in
+            try await writer.write(.with { $0.digest = name })
+          })
+        }
+      }
+      #expect(up?.code == .invalidArgument)
+      let down = await #expect(throws: RPCError.self) {
+        try await siege.withClient { client in
+          try await Siege.Coordination(wrapping: client).download(.with { $0.digest = name }) {
+            for try await _ in $0.messages {}
+          }
+        }
+      }
+      #expect(down?.code == .invalidArgument)
+      let directory = try siege.deployment.artifacts.directory.path
+      #expect(try FileManager.default.contentsOfDirectory(atPath: directory).isEmpty)
+    }
+    #expect(lines.count == 2)
+  }
+
+  /// Beside a worker that holds a lease, others report under its token, under tokens that nobody
+  /// has, and for shards of their own invention.
+  @Test func forgedReportsAreStale() async throws {
+    let deployment = try Deployment(seeds: 1)
+    let listening = Signal<Int>()
+    let started = Signal<UInt64>()
+    let gate = Gate()
+    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let port = try #require(await listening.next())
+    let good = Task {
+      try await Deployment.worker("good", port: port) { assignment, control in
+        started.send(assignment.token.value)
+        gate.wait()
+        return try Deployment.compute(assignment, control)
+      }.run()
+    }
+    let token = try #require(await started.next())
+    let siege = Siege(deployment: deployment, port: port, recorder: LogRecorder())
+    let trial = deployment.plan.grid.trials[0].id.description
+    var forgeries: [WorkerMessage] = []
+    for token in [token, token + 1, 0, .max] {
+      forgeries += [
+        .with {
+          $0.trial = .with {
+            $0.token = token
+            $0.trial = trial
+            $0.metrics = ["accuracy": 1e9]
+          }
+        },
+        .with { $0.shard = .with { $0.token = token } },
+        .with {
+          $0.failure = .with {
+            $0.token = token
+            $0.evidence = "forged"
+          }
+        },
+        .with { $0.release = .with { $0.token = token } },
+      ]
+    }
+    let last = UInt64(forgeries.count)
+    for index in forgeries.indices { forgeries[index].request = UInt64(index + 1) }
+    let answers = try await siege.session(
+      [Siege.hello("forger"), Siege.ready] + forgeries,
+      until: { $0.acknowledgement.request == last })
+    let outcomes = answers.map(\.acknowledgement).filter { $0.request != 0 }.map(\.outcome)
+    #expect(outcomes == Array(repeating: .stale, count: forgeries.count))
+    gate.open(100)
+    try await good.value
+    #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
+    #expect(try deployment.reader.trialResults().allSatisfy { $0.value <= 1 })
+  }
+
+  /// A report that was accepted is sent again, by its worker and by another, after its lease. The
+  /// first lease of a sweep has the token 1.
+  @Test func replayedReportsChangeNothing() async throws {
+    func release(_ request: UInt64) -> WorkerMessage {
+      .with {
+        $0.request = request
+        $0.release = .with { $0.token = 1 }
+      }
+    }
+    try await Siege.run { siege in
+      let first = try await siege.session(
+        [Siege.hello("hand"), Siege.ready, Self.oneShard, release(8), release(9)],
+        until: { $0.acknowledgement.request == 9 })
+      #expect(Self.outcome(of: 8, in: first) == .accepted)
+      #expect(Self.outcome(of: 9, in: first) == .stale)
+      for name in ["hand", "other"] {
+        let holding = WorkerMessage.with {
+          $0.ready = .with {
+            $0.inputs = ["model": "m"]
+            $0.holding = [1]
+          }
+        }
+        let again = try await siege.session(
+          [Siege.hello(name), holding, release(8)], until: { $0.acknowledgement.request == 8 })
+        #expect(Self.outcome(of: 8, in: again) == .stale)
+        #expect(again.contains { $0.revocation.token == 1 })
+      }
+    }
+  }
+
+  /// A worker says that a shard is done whose product it never stored.
+  @Test func aProductThatIsNotThereFailsTheShard() async throws {
+    let missing = ContentDigest(of: "nobody has this".utf8).description
+    try await Siege.run { siege in
+      try await siege.session(
+        [
+          Siege.hello("liar"), Siege.ready, Self.oneShard,
+          .with {
+            $0.request = 5
+            $0.shard = .with {
+              $0.token = 1
+              $0.artifact = missing
+            }
+          },
+        ], until: { $0.acknowledgement.request == 5 })
+      let attempt = try #require(try siege.deployment.reader.attempts(at: nil).first)
+      #expect(attempt.ending == "failed")
+      #expect(attempt.evidence?.contains(missing) == true)
+    }
+  }
+
+  private static let oneShard = WorkerMessage.with { $0.workRequest = .with { $0.slots = 1 } }
+
+  private static func outcome(
+    of request: UInt64, in answers: [CoordinatorMessage]
+  ) -> Biassweep_V1_Acknowledgement.Outcome? {
+    answers.map(\.acknowledgement).first { $0.request == request }?.outcome
+  }
+}
