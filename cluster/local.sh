@@ -99,7 +99,8 @@ address=$(<"$address_file")
 say "coordinator $coordinator at $address; logs in $logs"
 
 for ((number = 1; number <= workers; number++)); do
-  "$binary" worker --coordinator "$address" "${threads[@]}" >"$logs/worker-$number.log" 2>&1 &
+  "$binary" worker --coordinator "$address" --grace 5 "${threads[@]}" \
+    >"$logs/worker-$number.log" 2>&1 &
   running+=($!)
   say "worker $!, log $logs/worker-$number.log"
 done
