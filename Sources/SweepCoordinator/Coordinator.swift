@@ -25,6 +25,12 @@ package actor Coordinator {
   private var waiting: [Request] = []
   private var processing = false
   private var ended = false
+  /// Events since the scheduler's state was saved last, and how many a restart may have to replay.
+  private var unsavedEvents: Int
+  private let unsavedEventsMax: Int
+  private static let unsavedEventsMin = 2000
+  /// How late a deadline may be noticed.
+  private static let tickInterval = Duration.milliseconds(50)
   private let outcome: AsyncThrowingStream<SweepSummary, any Error>
   private let outcomeContinuation: AsyncThrowingStream<SweepSummary, any Error>.Continuation
   /// Runs commits, so that waiting for the disk does not block a thread of the async runtime.
@@ -63,20 +69,20 @@ package actor Coordinator {
     self.ledger = ledger
     self.logger = logger
     self.now = now
-    var scheduler = Scheduler(
-      plan: plan, policy: definition.policy, seed: UInt64(Date().timeIntervalSince1970 * 1e6))
-    let events = try ledger.events()
-    for event in events { scheduler.apply(event, now: now()) }
+    var (scheduler, events, unsaved) = try Self.recover(
+      plan: plan, policy: definition.policy, ledger: ledger, now: now())
     let recovery = scheduler.finishRecovery(
       keepLeases: keepLeases, revive: revive, now: now())
     try ledger.append(recovery, now: Date().timeIntervalSince1970)
     self.scheduler = scheduler
+    unsavedEvents = unsaved + recovery.count
+    unsavedEventsMax = max(Self.unsavedEventsMin, plan.shards.count / 10)
     (outcome, outcomeContinuation) = AsyncThrowingStream.makeStream()
-    if !events.isEmpty {
+    if events > 0 {
       logger.info(
         "sweep resumed",
         metadata: [
-          "sweep.events": "\(events.count)",
+          "sweep.events": "\(events)", "sweep.events.replayed": "\(unsaved)",
           "sweep.trials.completed": "\(scheduler.summary.trialsCompleted)",
         ])
     }
@@ -99,7 +105,7 @@ package actor Coordinator {
     submit(.tick, origin: nil)
     let ticker = Task { [weak self] in
       while !Task.isCancelled {
-        try await Task.sleep(for: .milliseconds(100))
+        try await Task.sleep(for: Self.tickInterval)
         guard let self else { return }
         await self.submit(.tick, origin: nil)
       }
@@ -144,7 +150,7 @@ package actor Coordinator {
   /// Opens a worker's session.
   ///
   /// - Returns: the connection's number and the messages to send to the worker.
-  func open(
+  package func open(
     _ worker: WorkerInfo
   ) -> (connection: UInt64, outgoing: Outbox<CoordinatorMessage>) {
     lastConnection += 1
@@ -157,7 +163,7 @@ package actor Coordinator {
   /// Takes messages of an open session.
   ///
   /// - Throws: `SessionRefusal` at the first that breaks the protocol.
-  func receive(_ messages: [WorkerMessage], connection: UInt64) throws {
+  package func receive(_ messages: [WorkerMessage], connection: UInt64) throws {
     guard let session = sessions[connection] else {
       throw SessionRefusal.unavailable("the session is closed")
     }
@@ -241,11 +247,20 @@ package actor Coordinator {
   private func commit(_ events: [SweepEvent]) async throws {
     guard !events.isEmpty else { return }
     let ledger = self.ledger
+    unsavedEvents += events.count
+    var state: Data?
+    if unsavedEvents >= unsavedEventsMax {
+      state = try scheduler.snapshot(now: now())
+      unsavedEvents = 0
+    }
+    let saved = state
     try await withCheckedThrowingContinuation {
       (continuation: CheckedContinuation<Void, any Error>) in
       commits.async {
         continuation.resume(
-          with: Result { try ledger.append(events, now: Date().timeIntervalSince1970) })
+          with: Result {
+            try ledger.append(events, now: Date().timeIntervalSince1970, state: saved)
+          })
       }
     }
   }

@@ -149,6 +149,8 @@ package struct Scheduler: Sendable {
   }
 
   package let policy: ExecutionPolicy
+  /// Of the plan, so that a snapshot of another one is recognised.
+  let planDigest: ContentDigest
   var records: [ShardRecord]
   let ordinals: [ShardID: Int]
   private let shardOfTrial: [TrialID: Int]
@@ -192,6 +194,7 @@ package struct Scheduler: Sendable {
   /// - Parameter seed: of the jitter of retries.
   package init(plan: ShardPlan, policy: ExecutionPolicy, seed: UInt64) {
     self.policy = policy
+    planDigest = plan.digest
     records = plan.shards.map { ShardRecord(shard: $0, state: .blocked) }
     ordinals = Dictionary(
       uniqueKeysWithValues: plan.shards.enumerated().map { ($1.id, $0) })

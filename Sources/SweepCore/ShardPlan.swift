@@ -76,6 +76,10 @@ package struct Shard: Hashable, Sendable {
     self.cost = cost
   }
 
+  /// A fact that every worker adds to a shard that it completes: how long the shard's own work took,
+  /// without dispatch, transfers and reports. Its lease took longer by what orchestration costs.
+  package static let secondsFact = "work_seconds"
+
   package var trials: [Trial] {
     if case .fineTune(_, let trials) = work { trials } else { [] }
   }
@@ -92,6 +96,11 @@ package struct ShardPlan: Sendable {
   package var fineTuneCount: Int { shards.count - augmentationCount }
   package var augmentationCount: Int {
     shards.count { if case .augmentation = $0.work { true } else { false } }
+  }
+
+  /// Of the shards in their order.
+  package var digest: ContentDigest {
+    ContentDigest(of: shards.map(\.id.description).joined(separator: "\n").utf8)
   }
 
   /// For costs, which only order shards and weigh progress: an item's length; a backward pass

@@ -123,7 +123,7 @@ package struct ExecutionPolicy: Codable, Hashable, Sendable {
   package var leaseSeconds: Double = 15
   package var heartbeatSeconds: Double = 1
   /// A worker whose connection broke has this long to come back before its leases end.
-  package var disconnectGraceSeconds: Double = 1
+  package var disconnectGraceSeconds: Double = 0.25
   /// Attempts of a shard that end in an error before the shard is quarantined.
   package var attempts: Int = 3
   /// Attempts of a shard that end with the loss of the worker before it is quarantined.

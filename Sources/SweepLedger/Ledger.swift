@@ -24,7 +24,7 @@ package final class Ledger: Sendable {
     lock = try LedgerLock(ledger: path)
     let exists =
       ((try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? Int ?? 0) > 0
-    if exists { try Self.checkFormat(path: path) }
+    if exists { try Self.checkFormat(path: path, of: spec, version: version) }
     pool = try Self.openPool(path: path)
     try LedgerError.translating(path: path) {
       let synchronous = try pool.writeWithoutTransaction {
@@ -34,21 +34,23 @@ package final class Ledger: Sendable {
         throw LedgerError.notDurable(path: path, synchronous: synchronous)
       }
       try pool.write { database in
-        if let sweep = try SweepRow.fetch(database) {
-          try Self.check(sweep, is: spec, version: version, path: path)
-        } else {
+        if try SweepRow.fetch(database) == nil {
           try Self.insert(spec: spec, plan: plan, version: version, now: now, into: database)
         }
       }
     }
   }
 
+  static var configuration: Configuration {
+    var configuration = Configuration()
+    configuration.foreignKeysEnabled = true
+    configuration.busyMode = .timeout(10)
+    return configuration
+  }
+
   /// Opens the file and brings its schema to this program's version.
   private static func openPool(path: String) throws -> DatabasePool {
     try LedgerError.translating(path: path) {
-      var configuration = Configuration()
-      configuration.foreignKeysEnabled = true
-      configuration.busyMode = .timeout(10)
       let pool = try DatabasePool(path: path, configuration: configuration)
       try LedgerSchema.migrator.migrate(pool)
       // GRDB sets NORMAL when it turns on WAL, so this comes after opening.
@@ -69,14 +71,20 @@ package final class Ledger: Sendable {
     try LedgerError.translating(path: path) { try pool.close() }
   }
 
-  /// Refuses files of others before anything is written to them.
-  private static func checkFormat(path: String) throws {
+  /// Refuses damaged files and those of others, and with a spec those of other sweeps, before
+  /// anything is written to them.
+  static func checkFormat(path: String, of spec: SweepSpec? = nil, version: String = "") throws {
     try LedgerError.translating(path: path) {
       var configuration = Configuration()
-      configuration.readonly = true
+      // A start that was cut off in its first moment left a journal, which must be rolled back.
+      configuration.readonly = !FileManager.default.fileExists(atPath: "\(path)-journal")
       let queue = try DatabaseQueue(path: path, configuration: configuration)
       try queue.read { database in
-        let tables = try Int.fetchOne(database, sql: "SELECT count(*) FROM sqlite_master") ?? 0
+        // The list of migrations alone is what a start leaves that was cut off before the first.
+        let tables =
+          try Int.fetchOne(
+            database,
+            sql: "SELECT count(*) FROM sqlite_master WHERE tbl_name <> 'grdb_migrations'") ?? 0
         let id = try Int32.fetchOne(database, sql: "PRAGMA application_id") ?? 0
         if tables > 0 && id != LedgerSchema.applicationID {
           throw LedgerError.notALedger(path: path, detail: "another kind of SQLite database")
@@ -86,6 +94,9 @@ package final class Ledger: Sendable {
         }
         let problem = try String.fetchOne(database, sql: "PRAGMA quick_check(1)") ?? "ok"
         if problem != "ok" { throw LedgerError.damaged(path: path, detail: problem) }
+        if tables > 0, let spec, let sweep = try SweepRow.fetch(database) {
+          try check(sweep, is: spec, version: version, path: path)
+        }
       }
     }
   }
@@ -104,14 +115,20 @@ package final class Ledger: Sendable {
 
   // MARK: Events
 
-  /// Every event, oldest first.
-  package func events() throws -> [SweepEvent] {
+  /// The state that was saved last; nil if none was.
+  package func snapshot() throws -> LedgerSnapshot? {
+    try LedgerError.translating(path: path) { try pool.read(LedgerSnapshot.fetch) }
+  }
+
+  /// The events after one, oldest first; all of them by default.
+  package func events(after sequence: Int64 = 0) throws -> [SweepEvent] {
     try LedgerError.translating(path: path) {
       try pool.read { database in
         let decoder = JSONDecoder()
         var events: [SweepEvent] = []
         let rows = try Row.fetchCursor(
-          database, sql: "SELECT sequence, payload FROM event ORDER BY sequence")
+          database, sql: "SELECT sequence, payload FROM event WHERE sequence > ? ORDER BY sequence",
+          arguments: [sequence])
         while let row = try rows.next() {
           let payload: String = row["payload"]
           do {
@@ -129,19 +146,26 @@ package final class Ledger: Sendable {
 
   /// Records events and what follows from them, all or nothing.
   ///
-  /// - Parameter now: wall clock, in seconds since 1970.
+  /// - Parameters:
+  ///   - now: wall clock, in seconds since 1970.
+  ///   - state: the scheduler's, after these events, to be saved with them.
   /// - Throws: `LedgerError`; then it is unknown only to this process whether the events are
   ///   recorded, so the caller must end and recover from the ledger.
-  package func append(_ events: [SweepEvent], now: Double) throws {
+  package func append(_ events: [SweepEvent], now: Double, state: Data? = nil) throws {
     guard !events.isEmpty else { return }
     try LedgerError.translating(path: path) {
       try pool.write { database in
+        var last: Int64 = 0
         let payload = EventPayload()
         let insertEvent = try database.cachedStatement(
           sql: "INSERT INTO event (at, kind, payload) VALUES (?, ?, ?)")
         for event in events {
           try insertEvent.execute(arguments: [now, event.kind, try payload.text(of: event)])
+          last = database.lastInsertedRowID
           try Self.project(event, now: now, into: database)
+        }
+        if let state {
+          try LedgerSnapshot(sequence: last, state: state).save(database)
         }
       }
     }
@@ -153,10 +177,11 @@ package final class Ledger: Sendable {
     lock.release()
   }
 
-  /// Copies what the write-ahead log holds into the main file, so that it stands alone.
+  /// Copies what the write-ahead log holds into the main file, as far as no reader still needs it
+  /// there: readers do not hold up the end of a run.
   package func checkpoint() throws {
     try LedgerError.translating(path: path) {
-      _ = try pool.writeWithoutTransaction { try $0.checkpoint(.truncate) }
+      _ = try pool.writeWithoutTransaction { try $0.checkpoint(.passive) }
     }
   }
 }

@@ -12,6 +12,8 @@ package enum LedgerError: Error, Sendable, CustomStringConvertible {
   case otherSweep(path: String, differences: [SpecDifference])
   case otherProgram(path: String, found: String, here: String)
   case diskFull(path: String)
+  /// A copy would overwrite a file.
+  case targetExists(path: String)
   case readOnly(path: String)
   /// SQLite does not wait for the disk as asked.
   case notDurable(path: String, synchronous: Int)
@@ -44,6 +46,8 @@ package enum LedgerError: Error, Sendable, CustomStringConvertible {
     case .diskFull(let path):
       "The disk that holds the ledger \(path) is full. What was acknowledged is safe; free some "
         + "space and give the same command again to go on."
+    case .targetExists(let path):
+      "\(path) is there already and is not overwritten. Name another file for the copy."
     case .readOnly(let path):
       "The ledger \(path) cannot be written. Check the permissions of the file and its directory."
     case .notDurable(let path, let synchronous):

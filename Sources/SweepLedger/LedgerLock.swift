@@ -13,7 +13,7 @@ package final class LedgerLock: Sendable {
 
   /// - Throws: `LedgerError.inUse` when another process holds the lock.
   package init(ledger path: String) throws {
-    descriptor = open("\(path)-lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+    descriptor = open(Self.file(of: path), O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
     guard descriptor >= 0 else {
       let code = errno
       switch code {
@@ -21,7 +21,8 @@ package final class LedgerLock: Sendable {
       case EACCES, EPERM, EROFS: throw LedgerError.readOnly(path: path)
       default:
         throw LedgerError.failed(
-          path: path, detail: "cannot create \(path)-lock: \(String(cString: strerror(code)))")
+          path: path,
+          detail: "cannot create \(Self.file(of: path)): \(String(cString: strerror(code)))")
       }
     }
     // A reader that asks `isHeld` has a shared lock for an instant; a coordinator keeps its own.
@@ -35,12 +36,19 @@ package final class LedgerLock: Sendable {
 
   deinit { close(descriptor) }
 
+  /// One file for all names that lead to the ledger by symbolic links.
+  private static func file(of ledger: String) -> String {
+    guard let resolved = realpath(ledger, nil) else { return "\(ledger)-lock" }
+    defer { free(resolved) }
+    return "\(String(cString: resolved))-lock"
+  }
+
   /// Gives the right up while the object lives.
   func release() { _ = flock(descriptor, LOCK_UN) }
 
   /// Whether a coordinator works on the ledger now.
   package static func isHeld(ledger path: String) -> Bool {
-    let descriptor = open("\(path)-lock", O_RDONLY | O_CLOEXEC)
+    let descriptor = open(file(of: path), O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return false }
     defer { close(descriptor) }
     return flock(descriptor, LOCK_SH | LOCK_NB) != 0

@@ -5,7 +5,7 @@ import SweepCore
 /// Reads a ledger, also that of a running sweep, without ever writing to it.
 package final class LedgerReader: Sendable {
   package let path: String
-  private let queue: DatabaseQueue
+  let queue: DatabaseQueue
 
   /// - Throws: `LedgerError`.
   package init(path: String) throws {
@@ -84,6 +84,17 @@ package final class LedgerReader: Sendable {
         status.shardsRunning = try count("SELECT count(*) FROM shard WHERE state = 'leased'")
         status.workers = try count("SELECT count(*) FROM worker WHERE left_at IS NULL")
       }
+      let leased = try Row.fetchOne(
+        database,
+        sql: """
+          SELECT sum(attempt.ended_at - attempt.started_at) AS seconds, sum(fact.value) AS work
+          FROM fact JOIN shard ON shard.id = fact.shard
+            JOIN attempt ON attempt.token = shard.completed_by
+          WHERE fact.name = ?
+          """, arguments: [Shard.secondsFact])
+      if let seconds: Double = leased?["seconds"], let work: Double = leased?["work"], seconds > 0 {
+        status.overhead = max(0, 1 - work / seconds)
+      }
       // Work left over speed so far: cost units per second of a worker's time, times workers.
       let done = try Row.fetchOne(
         database,
@@ -160,15 +171,16 @@ package final class LedgerReader: Sendable {
     }
   }
 
-  /// Facts of completed shards, such as the dose of a D_a: (shard, kind, name, value).
+  /// Facts of completed shards, such as the dose of a D_a, without the time that they took.
   package func facts() throws -> [ShardFact] {
     try read { database in
       try Row.fetchAll(
         database,
         sql: """
           SELECT fact.shard, shard.kind, shard.domain, shard.bias, fact.name, fact.value
-          FROM fact JOIN shard ON shard.id = fact.shard ORDER BY shard.ordinal, fact.name
-          """
+          FROM fact JOIN shard ON shard.id = fact.shard WHERE fact.name <> ?
+          ORDER BY shard.ordinal, fact.name
+          """, arguments: [Shard.secondsFact]
       ).map {
         ShardFact(
           shard: $0["shard"], kind: $0["kind"], domain: $0["domain"], bias: $0["bias"],
@@ -253,6 +265,9 @@ package struct LedgerStatus: Sendable, Hashable {
   package var attempts = 0
   package var workers = 0
   package var coordinatorRunning = false
+  /// Share of the completed shards' leases that was not their own work: dispatch, transfers, reports
+  /// and commits. Nil before the first.
+  package var overhead: Double?
   /// Nil while unknown.
   package var etaSeconds: Double?
 }

@@ -16,6 +16,9 @@ enum LedgerSchema {
     migrator.registerMigration("2") { database in
       try database.execute(sql: version2)
     }
+    migrator.registerMigration("3") { database in
+      try database.execute(sql: version3)
+    }
     return migrator
   }
 
@@ -101,6 +104,15 @@ enum LedgerSchema {
         coalesce(attempt.ending, 'running') AS ending, attempt.evidence
       FROM attempt JOIN worker ON worker.id = attempt.worker
       ORDER BY attempt.token;
+    """
+
+  /// The scheduler's state, so that a restart need not replay every event.
+  private static let version3 = """
+    CREATE TABLE snapshot (
+      id INTEGER PRIMARY KEY CHECK (id = 1),
+      sequence INTEGER NOT NULL REFERENCES event (sequence),
+      state BLOB NOT NULL
+    ) STRICT;
     """
 
   private static let version1 = """

@@ -57,8 +57,8 @@ package struct SampleSweep: Sendable {
           shard: shard.id, token: token,
           artifact: isAugmentation ? ContentDigest(of: shard.id.description.utf8) : nil,
           facts: isAugmentation
-            ? ["items": 60, "rejection_rate": Self.value(of: "\(shard.id)")]
-            : ["final_loss": Self.value(of: "\(shard.id)")])
+            ? ["items": 60, "rejection_rate": Self.value(of: "\(shard.id)"), "work_seconds": 1]
+            : ["final_loss": Self.value(of: "\(shard.id)"), "work_seconds": 1])
       ]
   }
 

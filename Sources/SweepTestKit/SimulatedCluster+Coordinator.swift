@@ -55,8 +55,7 @@ extension SimulatedCluster {
       policy.attempts += 2
       policy.losses += 2
     }
-    var scheduler = Scheduler(plan: plan, policy: policy, seed: random.next())
-    for event in ledger { scheduler.apply(event, now: .zero) }
+    var scheduler = recovered(policy: policy, seed: random.next())
     history.restart(recovered: scheduler)
     if scheduler.durableState != replayed.durableState {
       history.violate(.replayEqualsLive, "at start \(incarnations)")
@@ -70,6 +69,23 @@ extension SimulatedCluster {
     coordinator.pending = recovery.map { .event($0) }
     coordinator.isBusy = true
     commit(incarnation: incarnations)
+  }
+
+  /// The state that was saved last, if any was, and the events after it.
+  private mutating func recovered(policy: ExecutionPolicy, seed: UInt64) -> Scheduler {
+    var scheduler = Scheduler(plan: plan, policy: policy, seed: seed)
+    if let saved {
+      let restored = (try? saved.scheduler.snapshot(now: saved.at)).flatMap {
+        Scheduler(plan: plan, policy: policy, seed: seed, snapshot: $0, now: .zero)
+      }
+      if let restored {
+        scheduler = restored
+      } else {
+        history.violate(.replayEqualsLive, "the state saved at \(saved.events) cannot be read")
+      }
+    }
+    for event in ledger.dropFirst(saved?.events ?? 0) { scheduler.apply(event, now: .zero) }
+    return scheduler
   }
 
   mutating func crashCoordinator(takingWorkers: Bool) {
@@ -238,6 +254,10 @@ extension SimulatedCluster {
       history.violate(
         .replayEqualsLive,
         "live \(coordinator.scheduler.durableState), replayed \(replayed.durableState)")
+    }
+    // Now and then, and not by chance, so that all else stays as it was without this.
+    if ledger.count % 5 == 0 {
+      saved = (ledger.count, coordinator.scheduler, timeline.now - coordinator.startedAt)
     }
     answer(effects, coordinator)
     coordinator.isBusy = false

@@ -56,6 +56,8 @@ package struct SimulatedCluster {
   var ledger: [SweepEvent] = []
   /// A scheduler that sees nothing but the ledger.
   var replayed: Scheduler
+  /// The state that a restart begins with, and of how many events and which moment it is.
+  var saved: (events: Int, scheduler: Scheduler, at: Duration)?
   var connections: UInt64 = 0
   var incarnations = 0
   var faultsAreOver = false

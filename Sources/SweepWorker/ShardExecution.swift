@@ -38,7 +38,6 @@ package struct ShardProduct: Sendable {
   /// Bytes that other shards need.
   package var artifact: [UInt8]?
   package var facts: [String: Double]
-
   package init(artifact: [UInt8]? = nil, facts: [String: Double] = [:]) {
     self.artifact = artifact
     self.facts = facts

@@ -303,7 +303,10 @@ package actor Worker {
         let assignment = ShardAssignment(
           shard: shard, token: token, attempt: Int(message.attempt), trials: trials, input: input)
         let product = try await self.threads.run(named: name) {
-          try executor.execute(assignment, control)
+          let started = SuspendingClock.now
+          var product = try executor.execute(assignment, control)
+          product.facts[Shard.secondsFact] = started.duration(to: .now) / .seconds(1)
+          return product
         }
         try await self.finish(token, product, control)
       } catch is CancellationError {
