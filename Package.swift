@@ -127,10 +127,13 @@ let package = Package(
     .target(name: "SweepTestKit", dependencies: ["SweepCore"], swiftSettings: strict),
     .testTarget(
       name: "SweepCoreTests", dependencies: ["SweepCore", "SweepTestKit"], swiftSettings: strict),
+    .target(
+      name: "FaultyStorage", path: "Tests/FaultyStorage",
+      linkerSettings: [.linkedLibrary("sqlite3")]),
     .testTarget(
       name: "SweepLedgerTests",
       dependencies: [
-        "SweepCore", "SweepLedger", "SweepTestKit",
+        "SweepCore", "SweepLedger", "SweepTestKit", "FaultyStorage",
         .product(name: "GRDB", package: "GRDB.swift"),
       ],
       resources: [.copy("Fixtures")], swiftSettings: strict),
