@@ -11,7 +11,7 @@ struct Bench: AsyncParsableCommand {
       """,
     subcommands: [
       StepBenchmark.self, GridBenchmark.self, GEMMBenchmark.self, DispatchBenchmark.self,
-      StatusBenchmark.self, LightClients.self,
+      StatusBenchmark.self, RecoveryBenchmark.self, FailoverBenchmark.self, LightClients.self,
     ])
 }
 

@@ -34,7 +34,11 @@ struct LightClients: AsyncParsableCommand {
       LightClient(number: $0, port: port, slots: slots, shardSeconds: shardSeconds)
     }
     try await withThrowingTaskGroup(of: Void.self) { group in
-      for client in clients { group.addTask { try await client.run() } }
+      for client in clients {
+        group.addTask { try await client.run() }
+        // A cluster does not start at one instant either.
+        try await Task.sleep(for: .milliseconds(4))
+      }
       try await group.waitForAll()
     }
     var output = Output()
@@ -49,11 +53,12 @@ struct LightClients: AsyncParsableCommand {
   }
 }
 
-private actor LightClient {
+actor LightClient {
   private let number: Int
   private let port: Int
   private let slots: Int
   private let shardTime: Duration
+  private let onAssignment: @Sendable () -> Void
   private let clock = ContinuousClock()
   private let outbox = Outbox<WorkerMessage>()
   private var lastRequest: UInt64 = 0
@@ -62,7 +67,12 @@ private actor LightClient {
   private var ends: [ContinuousClock.Instant] = []
   private(set) var seen = LightClients.Output()
 
-  init(number: Int, port: Int, slots: Int, shardSeconds: Double) {
+  /// - Parameter onAssignment: called at every assignment.
+  init(
+    number: Int, port: Int, slots: Int, shardSeconds: Double,
+    onAssignment: @escaping @Sendable () -> Void = {}
+  ) {
+    self.onAssignment = onAssignment
     self.number = number
     self.port = port
     self.slots = slots
@@ -86,7 +96,10 @@ private actor LightClient {
       ])
       let heartbeats = Task { try await self.sendHeartbeats() }
       defer { heartbeats.cancel() }
+      var options = CallOptions.defaults
+      options.waitForReady = true
       try await service.session(
+        options: options,
         requestProducer: { writer in
           try await outbox.drain { try await writer.write(WorkerMessage(batch: $0)) }
         },
@@ -113,6 +126,7 @@ private actor LightClient {
 
   private func start(_ assignment: Biassweep_V1_Assignment) {
     let started = clock.now
+    onAssignment()
     if !ends.isEmpty { seen.gaps.append(ends.removeFirst().duration(to: started) / .seconds(1)) }
     running.insert(assignment.token)
     Task {

@@ -33,8 +33,8 @@ struct BiasSweep: AsyncParsableCommand {
     version: version,
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
-      ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, TasksCommand.self,
-      DoctorCommand.self,
+      ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, LedgerCommand.self,
+      TasksCommand.self, DoctorCommand.self,
     ])
 
   /// Parses and runs the command, and maps every error to one message and an exit status.

@@ -32,6 +32,7 @@ struct StatusCommand: AsyncParsableCommand {
     let workers: Int
     let coordinatorRunning: Bool
     let etaSeconds: Double?
+    let orchestrationOverhead: Double?
     let resultDigest: String
 
     enum CodingKeys: String, CodingKey {
@@ -46,6 +47,7 @@ struct StatusCommand: AsyncParsableCommand {
       case workers
       case coordinatorRunning = "coordinator_running"
       case etaSeconds = "eta_seconds"
+      case orchestrationOverhead = "orchestration_overhead"
       case resultDigest = "result_digest"
     }
 
@@ -64,6 +66,7 @@ struct StatusCommand: AsyncParsableCommand {
       try container.encode(coordinatorRunning, forKey: .coordinatorRunning)
       // Present even while unknown, as null, so that scripts always find the key.
       try container.encode(etaSeconds, forKey: .etaSeconds)
+      try container.encode(orchestrationOverhead, forKey: .orchestrationOverhead)
       try container.encode(resultDigest, forKey: .resultDigest)
     }
   }
@@ -80,7 +83,7 @@ struct StatusCommand: AsyncParsableCommand {
           running: status.running, fineTunesRun: status.fineTunesRun, attempts: status.attempts,
           shards: status.shards, shardsCompleted: status.shardsCompleted,
           workers: status.workers, coordinatorRunning: status.coordinatorRunning,
-          etaSeconds: status.etaSeconds,
+          etaSeconds: status.etaSeconds, orchestrationOverhead: status.overhead,
           resultDigest: try reader.resultDigest().description))
       return
     }
@@ -103,6 +106,7 @@ struct StatusCommand: AsyncParsableCommand {
       attempts     \(status.attempts)
       workers      \(status.workers)
       time left    \(status.etaSeconds.map { "\(Seconds($0))" } ?? "unknown")
+      overhead     \(status.overhead.map { "\(($0 * 10_000).rounded() / 100) % of the shards' time" } ?? "unknown")
       """)
     for failure in try reader.failures() {
       Console.output("quarantined  \(failure.shard): \(failure.reason)")
