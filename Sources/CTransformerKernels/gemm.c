@@ -235,22 +235,6 @@ void tk_multiply_chain(const Kernel *kern, ptrdiff_t m, ptrdiff_t columns, ptrdi
   }
 }
 
-void tk_multiply_chain(const Kernel *kern, ptrdiff_t m, ptrdiff_t columns, ptrdiff_t chain,
-                       const float *a, ptrdiff_t lda, int a_transposed, float *rows_of_a,
-                       const float *panels, float *c, ptrdiff_t ldc, int first) {
-  // Rows are split evenly into tiles.
-  ptrdiff_t tiles = (m + kern->rows - 1) / kern->rows, i = 0;
-  for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-    ptrdiff_t rows = (m - i + tiles - tile - 1) / (tiles - tile);
-    const float *from = a_transposed ? rows_of_a : a + i * lda;
-    if (a_transposed) pack_rows(rows, chain, a + i, lda, rows_of_a);
-    for (ptrdiff_t q = 0; q < columns; q += kern->width)
-      kern->run((int)rows, chain, from, a_transposed ? 0 : lda, panels + q * chain,
-                c + i * ldc + q, ldc, MIN(columns - q, kern->width), first);
-    i += rows;
-  }
-}
-
 static void multiply(const Kernel *kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
                      ptrdiff_t lda, int a_transposed, const float *b, ptrdiff_t ldb,
                      int b_transposed, float *c, ptrdiff_t ldc, int accumulate, float *scratch) {
