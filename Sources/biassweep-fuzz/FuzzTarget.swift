@@ -54,9 +54,8 @@ struct FuzzTarget: Sendable {
     },
     FuzzTarget(name: "chat-template", summary: "a chat template, then a conversation in it") {
       input, directory in
-      let tokenizer = try smallTokenizer(directory)
       let source = String(decoding: input, as: UTF8.self)
-      _ = try ChatTemplate(source: source, tokenizer: tokenizer, path: directory)
+      _ = try ChatTemplate(source: source, tokenizer: smallTokenizer, path: directory)
     },
     FuzzTarget(name: "adapter", summary: "PEFT's adapter_config.json") { input, directory in
       try write(input, to: directory + "/adapter_config.json")
@@ -155,8 +154,8 @@ private let smallAdapter: [UInt8] = {
   }
 }()
 
-/// A tokenizer of single bytes with the tokens that chat templates need.
-private func smallTokenizer(_ directory: String) throws -> Tokenizer {
+/// A tokenizer with the tokens that chat templates need.
+private let smallTokenizer: Tokenizer = {
   let added = [
     "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
   ]
@@ -167,7 +166,17 @@ private func smallTokenizer(_ directory: String) throws -> Tokenizer {
     {"added_tokens": [\(tokens.joined(separator: ","))], "pre_tokenizer": {"type": "ByteLevel", \
     "add_prefix_space": false}, "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
     """
-  try write(Array(json.utf8), to: directory + "/tokenizer.json")
-  try write(Array(#"{"eos_token": "<|im_end|>"}"#.utf8), to: directory + "/tokenizer_config.json")
-  return try Tokenizer.load(from: directory)
-}
+  let directory = NSTemporaryDirectory() + "biassweep-fuzz-tokenizer-\(UUID().uuidString)"
+  do {
+    try FileManager.default.createDirectory(
+      atPath: directory, withIntermediateDirectories: true)
+    try write(Array(json.utf8), to: directory + "/tokenizer.json")
+    try write(
+      Array(#"{"eos_token": "<|im_end|>"}"#.utf8), to: directory + "/tokenizer_config.json")
+    let tokenizer = try Tokenizer.load(from: directory)
+    try FileManager.default.removeItem(atPath: directory)
+    return tokenizer
+  } catch {
+    preconditionFailure("a small tokenizer: \(error)")
+  }
+}()
