@@ -40,7 +40,8 @@ struct BiasSweep: AsyncParsableCommand {
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
       ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, LedgerCommand.self,
-      TasksCommand.self, DoctorCommand.self, CertsCommand.self, WorkersCommand.self, ShardsCommand.self,
+      TasksCommand.self, DoctorCommand.self, CertsCommand.self, WorkersCommand.self,
+      ShardsCommand.self,
       AttemptsCommand.self, PauseCommand.self, ResumeCommand.self, DrainCommand.self,
       RetryCommand.self, CancelCommand.self,
     ])
