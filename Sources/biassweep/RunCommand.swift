@@ -98,9 +98,11 @@ struct RunCommand: AsyncParsableCommand {
       _ = try await server.run { port in
         let group = LocalWorkers(
           count: workers,
-          // Whoever stops a local run does not want to wait for its shards.
+          // Whoever stops a local run does not want to wait for its shards; and credentials for
+          // other coordinators, which the environment may name, are of no use here.
           arguments: [
             "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)", "--grace", "0",
+            "--credentials", "",
             "--keep-parameters", keepParameters.description, "--local-checkpoints",
           ] + trunk.arguments,
           logs: logs, logger: session.logger
