@@ -278,7 +278,11 @@ package actor Coordinator {
       }
       for event in events {
         log(event)
-        if case .shardCompleted(let shard, _, _, _) = event { checkpoints?.remove(shard) }
+        switch event {
+        case .shardCompleted(let shard, _, _, _), .shardCancelled(let shard, _):
+          checkpoints?.remove(shard)
+        default: break
+        }
       }
       for (answer, reply) in answers { answer.resume(returning: reply) }
       send(replies + directives.compactMap { message(of: $0) })
