@@ -28,7 +28,7 @@ extension LlamaDecoder {
       let input = Matrix(workspace.headInput, rows: range.count, columns: hidden)
       let logits = MutableMatrix(
         workspace.logits, rows: range.count, columns: configuration.vocabularySize)
-      if let head = compressed?.head {
+      if keptLayers.isEmpty, let head = compressed?.head {
         pool.multiply(input, head, into: logits)
       } else {
         pool.multiply(input, headWeights, transposingB: true, into: logits)

@@ -139,7 +139,9 @@ final class LlamaDecoder {
     let hidden = configuration.hiddenSize
     let offsets = layout.layers[layer]
     let groups = lowRank?.layout.layer(layer)
-    let compressed = compressed?.layers[layer]
+    // The backward pass reads the Float32 rows of its layers anyway; beside them the compressed ones
+    // would only take memory.
+    let compressed = keptLayers.contains(layer) ? nil : compressed?.layers[layer]
 
     pool.rmsNorm(
       own.input, rows: rows, width: hidden, weight: weights + offsets.attentionNorm,
