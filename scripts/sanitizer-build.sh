@@ -31,7 +31,10 @@ build_sanitized() {
       -Xlinker -lstdc++)
   fi
   # The linker has hundreds of warnings about the sanitizer's own symbols.
-  swift build "${arguments[@]}" 2>&1 | { grep -v 'Cannot export local symbol' || true; }
+  if ! swift build "${arguments[@]}" 2>&1 | { grep -v 'Cannot export local symbol' || true; }; then
+    echo "the build with the $kind sanitizer failed; what the compiler said stands above" >&2
+    return 1
+  fi
   # shellcheck disable=SC2034 # for the scripts that source this
   sanitized=$scratch/debug/biassweep-fuzz
 }
