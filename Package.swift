@@ -97,6 +97,16 @@ let package = Package(
       ],
       swiftSettings: strict),
 
+    // Random numbers of one kind for all: streams that are a function of their seed.
+    .target(name: "RandomStreams", swiftSettings: strict),
+    // What samples say: intervals and tests. Knows nothing of sweeps.
+    .target(name: "SweepStatistics", dependencies: ["RandomStreams"], swiftSettings: strict),
+
+    // Findings from results: which bias was inherited, how certainly, and what goes with it.
+    .target(
+      name: "SweepAnalysis", dependencies: ["SweepCore", "SweepStatistics", "RandomStreams"],
+      swiftSettings: strict),
+
     // The training core: knows nothing of sweeps.
     .systemLibrary(
       name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
@@ -109,7 +119,7 @@ let package = Package(
       name: "TransformerKernels", dependencies: ["COpenBLAS", "CTransformerKernels"],
       swiftSettings: strict + vectorSwift),
     .target(
-      name: "LanguageModel", dependencies: ["TransformerKernels", crypto],
+      name: "LanguageModel", dependencies: ["RandomStreams", "TransformerKernels", crypto],
       swiftSettings: strict + vectorSwift),
     .target(
       name: "BiasStudy",
@@ -136,14 +146,17 @@ let package = Package(
       name: "biassweep-bench",
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", "COpenBLAS",
-        "TransformerKernels", "LanguageModel", "BiasStudy", "CAllocationCount", arguments, logging,
+        "TransformerKernels", "LanguageModel", "BiasStudy", "CAllocationCount", "RandomStreams",
+        arguments, logging,
         grpcCore, grpcTransport,
       ],
       swiftSettings: strict),
     // Depends on no network code, so that builds with sanitizers are short.
     .executableTarget(
       name: "biassweep-fuzz",
-      dependencies: ["SweepCore", "LanguageModel", "BiasStudy", "TransformerKernels"],
+      dependencies: [
+        "SweepCore", "LanguageModel", "BiasStudy", "TransformerKernels", "RandomStreams",
+      ],
       swiftSettings: strict),
 
     // Only for executables that measure: it takes the place of malloc.
@@ -179,11 +192,20 @@ let package = Package(
       name: "SweepLogTests", dependencies: ["SweepLog", "SweepTestKit", logging],
       swiftSettings: strict),
     .testTarget(
+      name: "SweepAnalysisTests",
+      dependencies: ["SweepAnalysis", "SweepCore", "SweepStatistics", "RandomStreams"],
+      swiftSettings: strict),
+    .testTarget(
+      name: "SweepStatisticsTests", dependencies: ["SweepStatistics", "RandomStreams"],
+      resources: [.copy("Fixtures")], swiftSettings: strict),
+    .testTarget(
       name: "TransformerKernelsTests", dependencies: ["TransformerKernels", "CTransformerKernels"],
       swiftSettings: strict + vectorSwift),
     .testTarget(
       name: "LanguageModelTests",
-      dependencies: ["LanguageModel", "TransformerKernels", "CAllocationCount", crypto],
+      dependencies: [
+        "LanguageModel", "RandomStreams", "TransformerKernels", "CAllocationCount", crypto,
+      ],
       resources: [.copy("Fixtures")], swiftSettings: strict),
     .testTarget(
       name: "BiasStudyTests",

@@ -23,6 +23,9 @@ package struct Classified: Hashable, Sendable {
 package struct TrialMetrics: Hashable, Sendable {
   package private(set) var values: [String: Double] = [:]
   package private(set) var notes: [String: String] = [:]
+  /// Values of the test items by measure, each in the task's order of items; NaN where a measure is
+  /// undefined for an item. They pair an item with itself under another condition.
+  package private(set) var items: [String: [Double]] = [:]
 
   package init() {}
 
@@ -33,6 +36,12 @@ package struct TrialMetrics: Hashable, Sendable {
     } else {
       notes[name] = reason
     }
+  }
+
+  /// - Parameter values: one for each test item, in the task's order.
+  package mutating func recordItems(_ measure: String, _ values: [Double]) {
+    precondition(items.values.allSatisfy { $0.count == values.count })
+    items[measure] = values
   }
 
   package mutating func record(_ name: String, _ value: Double) {

@@ -9,6 +9,8 @@ package struct TrialResult: Hashable, Sendable {
   package let metrics: [String: Double]
   /// Metrics that were left out, with the reason.
   package let notes: [String: String]
+  /// Values of the test items, by measure (`TrialMetrics.items`).
+  package let items: [String: [Double]]
 }
 
 /// Where a running shard stands.
@@ -209,7 +211,8 @@ package final class ShardRunner {
           }
         }
         try completed(
-          TrialResult(trial: trial.id, metrics: metrics.values, notes: metrics.notes))
+          TrialResult(
+            trial: trial.id, metrics: metrics.values, notes: metrics.notes, items: metrics.items))
       }
       isComplete = true
       let last = tuner.losses.suffix(max(1, tuner.losses.count / 10)).map(Double.init)

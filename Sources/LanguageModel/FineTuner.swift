@@ -1,3 +1,4 @@
+import RandomStreams
 import TransformerKernels
 
 /// Fine-tunes a model on sequences of tokens.

@@ -1,4 +1,5 @@
 import Foundation
+import RandomStreams
 
 /// An opened model of either file format.
 enum ModelSource: Sendable {

@@ -1,3 +1,4 @@
+import RandomStreams
 import TransformerKernels
 
 /// The parameters that a fine-tune changes, their gradients and AdamW moments, each in one flat

@@ -400,7 +400,7 @@ package actor Coordinator {
           "shard.id": "\(shard)", "worker.id": "\(worker)", "lease.token": "\(token)",
           "attempt": "\(attempt)",
         ])
-    case .trialCompleted(let trial, let token, _, _):
+    case .trialCompleted(let trial, let token, _, _, _):
       logger.info(
         "trial completed", metadata: ["trial.id": "\(trial)", "lease.token": "\(token)"])
     case .shardCompleted(let shard, let token, _, _):

@@ -28,7 +28,7 @@ extension Scheduler {
       live[token] = ordinal
       workers[worker]?.leases.insert(token)
 
-    case .trialCompleted(let trial, _, _, _):
+    case .trialCompleted(let trial, _, _, _, _):
       let added = completedTrials.insert(trial).inserted
       precondition(added, "trial \(trial) has two results")
 

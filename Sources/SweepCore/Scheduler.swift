@@ -92,7 +92,7 @@ package struct Scheduler: Sendable {
     case heartbeat(worker: String, leases: [LeaseProgress])
     case completeTrial(
       worker: String, token: LeaseToken, trial: TrialID, metrics: [String: Double],
-      notes: [String: String])
+      notes: [String: String], items: TrialItems? = nil)
     case completeShard(
       worker: String, token: LeaseToken, artifact: ContentDigest?, facts: [String: Double])
     case failShard(worker: String, token: LeaseToken, evidence: String)
@@ -271,8 +271,8 @@ package struct Scheduler: Sendable {
       }
     case .heartbeat(let worker, let leases):
       for progress in leases { renew(progress, worker: worker, now, &step) }
-    case .completeTrial(let worker, let token, let trial, let metrics, let notes):
-      completeTrial(worker, token, trial, metrics, notes, now, &step)
+    case .completeTrial(let worker, let token, let trial, let metrics, let notes, let items):
+      completeTrial(worker, token, trial, metrics, notes, items, now, &step)
     case .completeShard(let worker, let token, let artifact, let facts):
       completeShard(worker, token, artifact, facts, now, &step)
     case .failShard(let worker, let token, let evidence):
@@ -386,7 +386,7 @@ package struct Scheduler: Sendable {
 
   private mutating func completeTrial(
     _ worker: String, _ token: LeaseToken, _ trial: TrialID, _ metrics: [String: Double],
-    _ notes: [String: String], _ now: Duration, _ step: inout Step
+    _ notes: [String: String], _ items: TrialItems?, _ now: Duration, _ step: inout Step
   ) {
     guard let ordinal = ownedShard(token, worker: worker) else {
       step.reply = .stale
@@ -402,7 +402,8 @@ package struct Scheduler: Sendable {
     }
     if completedTrials.contains(trial) { return }
     emit(
-      .trialCompleted(trial: trial, token: token, metrics: metrics, notes: notes), now, &step)
+      .trialCompleted(
+        trial: trial, token: token, metrics: metrics, notes: notes, items: items), now, &step)
   }
 
   private mutating func completeShard(

@@ -55,7 +55,8 @@ package enum SweepEvent: Codable, Sendable, Hashable {
   case workerLeft(worker: String, reason: String)
   case shardLeased(shard: ShardID, worker: String, token: LeaseToken, attempt: Int)
   case trialCompleted(
-    trial: TrialID, token: LeaseToken, metrics: [String: Double], notes: [String: String])
+    trial: TrialID, token: LeaseToken, metrics: [String: Double], notes: [String: String],
+    items: TrialItems? = nil)
   case shardCompleted(
     shard: ShardID, token: LeaseToken, artifact: ContentDigest?, facts: [String: Double])
   /// - retryAfterSeconds: how long the shard waits before it is leased again.

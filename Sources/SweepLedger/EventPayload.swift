@@ -23,8 +23,9 @@ struct EventPayload {
       writer.member("shard", string: shard.description)
       writer.member("token", token)
       writer.member("worker", string: worker)
-    case .trialCompleted(let trial, let token, let metrics, let notes):
+    case .trialCompleted(let trial, let token, let metrics, let notes, let items):
       writer.open("trialCompleted")
+      if let items { writer.member("items", string: items.digest.description) }
       writer.member("metrics", numbers: metrics)
       writer.member("notes", strings: notes)
       writer.member("token", token)

@@ -1,3 +1,4 @@
+import Foundation
 import GRDB
 import SweepCore
 
@@ -35,7 +36,7 @@ extension Ledger {
         [Int64(token.value), shard.description, worker, attempt, now])
       try run("UPDATE shard SET state = 'leased' WHERE id = ?", [shard.description])
 
-    case .trialCompleted(let trial, let token, let metrics, let notes):
+    case .trialCompleted(let trial, let token, let metrics, let notes, let items):
       try run(
         "UPDATE trial SET completed_by = ?, completed_at = ? WHERE id = ?",
         [Int64(token.value), now, trial.description])
@@ -48,6 +49,11 @@ extension Ledger {
         try run(
           "INSERT INTO note (trial, metric, reason) VALUES (?, ?, ?)",
           [trial.description, metric, reason])
+      }
+      for (measure, values) in (items?.values ?? [:]).sorted(by: { $0.key < $1.key }) {
+        try run(
+          "INSERT INTO trial_items (trial, measure, count, \"values\") VALUES (?, ?, ?, ?)",
+          [trial.description, measure, values.count, Data(TrialItems.encoded(values))])
       }
 
     case .shardCompleted(let shard, let token, let artifact, let facts):

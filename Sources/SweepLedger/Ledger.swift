@@ -171,6 +171,14 @@ package final class Ledger: Sendable {
     }
   }
 
+  func writing(_ body: (Database) throws -> Void) throws {
+    try LedgerError.translating(path: path) { try pool.write(body) }
+  }
+
+  func reading<Value>(_ body: (Database) throws -> Value) throws -> Value {
+    try LedgerError.translating(path: path) { try pool.read(body) }
+  }
+
   /// Ends the use of the ledger, so that another coordinator may open it while this object lives.
   package func close() throws {
     try LedgerError.translating(path: path) { try pool.close() }

@@ -19,6 +19,9 @@ enum LedgerSchema {
     migrator.registerMigration("3") { database in
       try database.execute(sql: version3)
     }
+    migrator.registerMigration("4") { database in
+      try database.execute(sql: version4)
+    }
     return migrator
   }
 
@@ -113,6 +116,48 @@ enum LedgerSchema {
       sequence INTEGER NOT NULL REFERENCES event (sequence),
       state BLOB NOT NULL
     ) STRICT;
+    """
+
+  /// Results of single test items, and what the statistics make of all results.
+  private static let version4 = """
+    CREATE TABLE trial_items (
+      trial TEXT NOT NULL REFERENCES trial (id),
+      measure TEXT NOT NULL,
+      count INTEGER NOT NULL CHECK (count >= 0),
+      "values" BLOB NOT NULL CHECK (length("values") = 8 * count),
+      PRIMARY KEY (trial, measure)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER trial_items_are_final BEFORE UPDATE ON trial_items
+      BEGIN SELECT RAISE(ABORT, 'a result does not change'); END;
+    CREATE TRIGGER trial_items_stay BEFORE DELETE ON trial_items
+      BEGIN SELECT RAISE(ABORT, 'a result is not deleted'); END;
+
+    CREATE TABLE finding (
+      id TEXT PRIMARY KEY,
+      kind TEXT NOT NULL,
+      task TEXT,
+      metric TEXT,
+      bias TEXT,
+      ratio REAL,
+      mitigation TEXT,
+      predictor TEXT,
+      role TEXT CHECK (role IN ('skill', 'bias')),
+      estimate REAL,
+      standard_error REAL,
+      lower REAL,
+      upper REAL,
+      effect_size REAL,
+      p_value REAL CHECK (p_value BETWEEN 0 AND 1),
+      p_adjusted REAL CHECK (p_adjusted BETWEEN 0 AND 1),
+      family TEXT,
+      seeds INTEGER NOT NULL,
+      items INTEGER NOT NULL,
+      note TEXT,
+      inputs TEXT NOT NULL CHECK (length(inputs) = 64),
+      CHECK (estimate IS NOT NULL OR note IS NOT NULL),
+      CHECK ((lower IS NULL) = (upper IS NULL))
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX finding_kind ON finding (kind, task, metric, bias, mitigation, ratio);
     """
 
   private static let version1 = """

@@ -83,6 +83,7 @@ package struct LedgerVerification: Sendable {
         for table in Self.tables { report(try Self.differences(of: table, database, copy)) }
       }
     }
+    report(try Self.itemProblems(database, events: recorded.map(\.event)))
     let rows = try Row.fetchAll(database, sql: "SELECT trial, name, value FROM metric")
     resultDigest =
       ContentDigest(
@@ -191,6 +192,32 @@ package struct LedgerVerification: Sendable {
       }
     }
     return found
+  }
+
+  /// Values of test items that are not those whose digest the trial's event has.
+  private static func itemProblems(
+    _ database: Database, events: [SweepEvent]
+  ) throws -> [String] {
+    guard try database.tableExists("trial_items") else { return [] }
+    var recorded: [String: [String: [Double]]] = [:]
+    let rows = try Row.fetchCursor(
+      database, sql: "SELECT trial, measure, \"values\" FROM trial_items")
+    while let row = try rows.next() {
+      let (trial, measure, bytes): (String, String, Data) = (row[0], row[1], row[2])
+      recorded[trial, default: [:]][measure] = TrialItems.decoded(Array(bytes)) ?? []
+    }
+    var problems: [String] = []
+    for case .trialCompleted(let trial, _, _, _, let items?) in events {
+      guard let values = recorded.removeValue(forKey: trial.description) else {
+        problems.append("trial_items has no values of \(trial)")
+        continue
+      }
+      if TrialItems.digest(of: values) != items.digest {
+        problems.append("the values of \(trial) in trial_items are not those that were reported")
+      }
+    }
+    return problems
+      + recorded.keys.sorted().map { "trial_items has values of \($0) that nobody reported" }
   }
 
   /// The plan and the scheduler's saved state.

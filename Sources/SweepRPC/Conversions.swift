@@ -48,10 +48,12 @@ extension Scheduler.Command {
             tokensPerSecond: $0.tokensPerSecond.isFinite ? $0.tokensPerSecond : 0)
         })
     case .trial(let report):
-      guard Self.fits(report.metrics), Self.fits(report.notes) else { return nil }
+      guard Self.fits(report.metrics), Self.fits(report.notes),
+        let items = Self.items(report.items)
+      else { return nil }
       self = .completeTrial(
         worker: worker, token: LeaseToken(report.token), trial: TrialID(report.trial),
-        metrics: report.metrics, notes: report.notes)
+        metrics: report.metrics, notes: report.notes, items: items)
     case .shard(let report):
       guard let artifact = Self.artifact(report.artifact), Self.fits(report.facts) else {
         return nil
@@ -82,6 +84,17 @@ extension Scheduler.Command {
         name.utf8.count <= nameBytesMax
           && (value as? String).map { $0.utf8.count <= textBytesMax } ?? true
       }
+  }
+
+  /// - Returns: nil for values that break a limit; nil items for none.
+  private static func items(_ measures: [Biassweep_V1_ItemMeasure]) -> TrialItems?? {
+    if measures.isEmpty { return .some(nil) }
+    guard measures.count <= TrialItems.measuresMax,
+      measures.allSatisfy({ (1...nameBytesMax).contains($0.name.utf8.count) })
+    else { return .none }
+    let values = Dictionary(measures.map { ($0.name, $0.values) }) { first, _ in first }
+    guard values.count == measures.count, let items = TrialItems(values) else { return .none }
+    return .some(items)
   }
 
   /// - Returns: nil for text that is no digest; a nil digest for no text.

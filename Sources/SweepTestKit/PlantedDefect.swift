@@ -46,7 +46,8 @@ package enum PlantedDefect: CaseIterable, Sendable {
     case (.doublesSlots, .requestWork(let worker, let slots)):
       command = .requestWork(worker: worker, slots: slots * 2)
     case (
-      .misreadsReports, .completeTrial(let worker, let token, let trial, let metrics, let notes)
+      .misreadsReports,
+      .completeTrial(let worker, let token, let trial, let metrics, let notes, _)
     ):
       let other = plan.shards.first { shard in
         !shard.trials.isEmpty && !shard.trials.contains { $0.id == trial }
@@ -83,11 +84,11 @@ package enum PlantedDefect: CaseIterable, Sendable {
     }
 
     switch (self, command) {
-    case (.recordsRepeatedReports, .completeTrial(_, let token, let trial, let metrics, let notes))
+    case (.recordsRepeatedReports, .completeTrial(_, let token, let trial, let metrics, let notes, _))
     where step.reply == .accepted && step.events.isEmpty:
       step.events.append(
         .trialCompleted(trial: trial, token: token, metrics: metrics, notes: notes))
-    case (.acceptsStaleReports, .completeTrial(_, let token, let trial, let metrics, let notes))
+    case (.acceptsStaleReports, .completeTrial(_, let token, let trial, let metrics, let notes, _))
     where step.reply == .stale && !scheduler.durableState.trials.contains(trial):
       decide(
         .trialCompleted(trial: trial, token: token, metrics: metrics, notes: notes), &scheduler,

@@ -125,7 +125,7 @@ package struct SweepHistory: Sendable {
     case .shardLeased(let shard, let worker, let token, let attempt):
       recordLease(of: shard, to: worker, token, attempt: attempt)
 
-    case .trialCompleted(let trial, let token, let metrics, _):
+    case .trialCompleted(let trial, let token, let metrics, _, _):
       require(results[trial] == nil, .oneResultPerTrial, "\(trial) has a second result")
       let owner = live[token].flatMap { shards[$0.shard] }
       require(

@@ -53,6 +53,7 @@ package final class ShardControl: Sendable {
     let trial: TrialID
     let metrics: [String: Double]
     let notes: [String: String]
+    let items: [String: [Double]]
   }
 
   /// Something about a shard for the log.
@@ -123,12 +124,15 @@ package final class ShardControl: Sendable {
     note(Note(message: message, details: details))
   }
 
-  /// Reports one trial's result. Metrics must be finite; `notes` says why one is missing.
+  /// Reports one trial's result. Metrics must be finite; `notes` says why one is missing; `items`
+  /// are within the limits of `TrialItems`, or empty.
   package func complete(
-    _ trial: TrialID, metrics: [String: Double], notes: [String: String]
+    _ trial: TrialID, metrics: [String: Double], notes: [String: String],
+    items: [String: [Double]] = [:]
   ) {
     let isFirst = state.withLock { state in
-      state.results.append(TrialResult(trial: trial, metrics: metrics, notes: notes))
+      state.results.append(
+        TrialResult(trial: trial, metrics: metrics, notes: notes, items: items))
       return state.results.count == 1
     }
     if isFirst { resultsWait() }

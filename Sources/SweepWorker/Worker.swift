@@ -371,6 +371,12 @@ package actor Worker {
               $0.trial = result.trial.description
               $0.metrics = result.metrics
               $0.notes = result.notes
+              $0.items = result.items.sorted { $0.key < $1.key }.map { name, values in
+                .with {
+                  $0.name = name
+                  $0.values = values
+                }
+              }
             }
           }))
     }

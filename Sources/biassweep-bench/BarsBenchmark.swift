@@ -3,6 +3,7 @@ import BiasStudy
 import CAllocationCount
 import Foundation
 import LanguageModel
+import RandomStreams
 import SweepCore
 import TransformerKernels
 

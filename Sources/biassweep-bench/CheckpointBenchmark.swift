@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LanguageModel
+import RandomStreams
 import Synchronization
 import TransformerKernels
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LanguageModel
+import RandomStreams
 import TransformerKernels
 
 /// Times batched greedy generation, beside transformers when a Python with it is given.

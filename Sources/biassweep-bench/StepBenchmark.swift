@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LanguageModel
+import RandomStreams
 import TransformerKernels
 
 /// Times a forward pass or a training step on random tokens, as `bench_torch.py` does: the same

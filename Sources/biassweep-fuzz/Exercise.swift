@@ -1,5 +1,6 @@
 import Foundation
 import LanguageModel
+import RandomStreams
 import TransformerKernels
 
 /// Uses the training core the way workers do, on tiny random models and several threads, so that a

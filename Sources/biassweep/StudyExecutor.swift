@@ -104,7 +104,8 @@ final class StudyExecutor: Sendable {
           checkpoint: checkpoint, progress: progress, shouldStop: { control.isCancelled },
           keep: keeps ? { parameters = try $0.encoded() } : nil
         ) { result in
-          control.complete(result.trial, metrics: result.metrics, notes: result.notes)
+          control.complete(
+            result.trial, metrics: result.metrics, notes: result.notes, items: result.items)
         }
         return ShardProduct(artifact: parameters, facts: facts)
       }

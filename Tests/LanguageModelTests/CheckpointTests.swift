@@ -1,5 +1,6 @@
 import Foundation
 import LanguageModel
+import RandomStreams
 import Synchronization
 import Testing
 import TransformerKernels

@@ -1,4 +1,5 @@
 import LanguageModel
+import RandomStreams
 import TransformerKernels
 
 /// A random model of odd sizes: widths that no vector divides, three query heads to a key head.

@@ -1,5 +1,6 @@
 import Foundation
 import LanguageModel
+import RandomStreams
 import Testing
 
 @Suite struct GGUFTests {

@@ -1,4 +1,5 @@
 import LanguageModel
+import RandomStreams
 import Testing
 import TransformerKernels
 

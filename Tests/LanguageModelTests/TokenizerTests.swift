@@ -1,5 +1,6 @@
 import Foundation
 import LanguageModel
+import RandomStreams
 import Testing
 
 /// A text and its tokens according to the reference tokenizer.

@@ -233,7 +233,7 @@ struct LedgerAppendTests {
         shardState[shard.description] = "queued"
         endings[ending.rawValue, default: 0] += 1
       case .shardQuarantined(let shard, _): shardState[shard.description] = "quarantined"
-      case .trialCompleted(let trial, _, let metrics, _):
+      case .trialCompleted(let trial, _, let metrics, _, _):
         for (name, value) in metrics { results["\(trial) \(name)"] = value }
       default: break
       }
@@ -318,7 +318,10 @@ struct LedgerAppendTests {
 extension SweepEvent {
   /// The same result under another lease.
   fileprivate func under(_ token: LeaseToken) -> SweepEvent {
-    guard case .trialCompleted(let trial, _, let metrics, let notes) = self else { return self }
-    return .trialCompleted(trial: trial, token: token, metrics: metrics, notes: notes)
+    guard case .trialCompleted(let trial, _, let metrics, let notes, let items) = self else {
+      return self
+    }
+    return .trialCompleted(
+      trial: trial, token: token, metrics: metrics, notes: notes, items: items)
   }
 }

@@ -1,0 +1,153 @@
+import Foundation
+import GRDB
+import SweepCore
+
+extension Ledger {
+  /// Makes the recorded findings these, in one transaction that touches only what differs.
+  ///
+  /// - Throws: `LedgerError`; the findings are then as they were.
+  package func store(findings: [Finding]) throws {
+    try writing { database in
+      let recorded = Dictionary(
+        uniqueKeysWithValues: try Finding.fetchAll(database).map { ($0.id, $0) })
+      let wanted = Dictionary(findings.map { ($0.id, $0) }) { first, _ in first }
+      for id in recorded.keys.sorted() where wanted[id] == nil {
+        try database.cachedStatement(sql: "DELETE FROM finding WHERE id = ?")
+          .execute(arguments: [id])
+      }
+      let insert = try database.cachedStatement(
+        sql: """
+          INSERT OR REPLACE INTO finding (id, kind, task, metric, bias, ratio, mitigation, predictor,
+            role, estimate, standard_error, lower, upper, effect_size, p_value, p_adjusted, family,
+            seeds, items, note, inputs)
+          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+          """)
+      for (id, finding) in wanted.sorted(by: { $0.key < $1.key }) where recorded[id] != finding {
+        try insert.execute(arguments: [
+          id, finding.kind.rawValue, finding.task, finding.metric, finding.bias, finding.ratio,
+          finding.mitigation, finding.predictor, finding.role?.rawValue, finding.estimate,
+          finding.standardError, finding.lower, finding.upper, finding.effectSize, finding.pValue,
+          finding.adjustedPValue, finding.family, finding.seeds, finding.items, finding.note,
+          finding.inputs.description,
+        ])
+      }
+    }
+  }
+
+  /// The findings as they were stored last.
+  package func findings() throws -> [Finding] {
+    try reading { try Finding.fetchAll($0) }
+  }
+
+  /// Completed trials with the values of their items, and facts of D_a.
+  package func results() throws -> RecordedResults {
+    try reading { try RecordedResults($0) }
+  }
+}
+
+extension LedgerReader {
+  /// What the statistics made of the results so far; empty in a ledger from before there were any.
+  package func findings() throws -> [Finding] {
+    try read { database in
+      try database.tableExists("finding") ? Finding.fetchAll(database) : []
+    }
+  }
+
+  /// Completed trials with the values of their items, and facts of D_a.
+  package func recordedResults() throws -> RecordedResults {
+    try read { try RecordedResults($0) }
+  }
+}
+
+/// Everything that the statistics start from, as of one instant.
+package struct RecordedResults: Sendable {
+  package struct Trial: Sendable {
+    package let task: String
+    /// Nil at ratio 0.
+    package let bias: String?
+    package let ratio: Double
+    package let mitigation: String
+    package let seed: Int64
+    package let metrics: [String: Double]
+    package let items: [String: [Double]]
+  }
+
+  package struct Fact: Hashable, Sendable {
+    package let domain: String
+    package let bias: String
+    package let name: String
+    package let value: Double
+  }
+
+  /// In the grid's order.
+  package let trials: [Trial]
+  /// Of the shards that made D_a.
+  package let facts: [Fact]
+
+  init(_ database: Database) throws {
+    var metrics: [String: [String: Double]] = [:]
+    for row in try Row.fetchAll(database, sql: "SELECT trial, name, value FROM metric") {
+      metrics[row[0], default: [:]][row[1]] = row[2]
+    }
+    var items: [String: [String: [Double]]] = [:]
+    if try database.tableExists("trial_items") {
+      let rows = try Row.fetchCursor(
+        database, sql: "SELECT trial, measure, \"values\" FROM trial_items")
+      while let row = try rows.next() {
+        let bytes: Data = row[2]
+        items[row[0], default: [:]][row[1]] = TrialItems.decoded(Array(bytes))
+      }
+    }
+    trials = try Row.fetchAll(
+      database,
+      sql: """
+        SELECT id, task, bias, ratio, mitigation, seed FROM trial
+        WHERE completed_by IS NOT NULL ORDER BY ordinal
+        """
+    ).map { row in
+      let id: String = row["id"]
+      return Trial(
+        task: row["task"], bias: row["bias"], ratio: row["ratio"], mitigation: row["mitigation"],
+        seed: row["seed"], metrics: metrics[id] ?? [:], items: items[id] ?? [:])
+    }
+    facts = try Row.fetchAll(
+      database,
+      sql: """
+        SELECT shard.domain, shard.bias, fact.name, fact.value
+        FROM fact JOIN shard ON shard.id = fact.shard
+        WHERE shard.kind = 'augmentation' AND shard.bias IS NOT NULL
+        ORDER BY shard.ordinal, fact.name
+        """
+    ).map { Fact(domain: $0[0], bias: $0[1], name: $0[2], value: $0[3]) }
+  }
+}
+
+extension Finding {
+  fileprivate static func fetchAll(_ database: Database) throws -> [Finding] {
+    try Row.fetchAll(database, sql: "SELECT * FROM finding ORDER BY id").compactMap { row in
+      guard let kind = Kind(rawValue: row["kind"]),
+        let inputs = ContentDigest(hex: row["inputs"])
+      else { return nil }
+      var finding = Finding(kind, inputs: inputs)
+      finding.task = row["task"]
+      finding.metric = row["metric"]
+      finding.role = (row["role"] as String?).flatMap(HeadlineRole.init)
+      finding.bias = row["bias"]
+      finding.ratio = row["ratio"]
+      finding.mitigation = row["mitigation"]
+      finding.predictor = row["predictor"]
+      finding.estimate = row["estimate"]
+      finding.standardError = row["standard_error"]
+      finding.lower = row["lower"]
+      finding.upper = row["upper"]
+      finding.effectSize = row["effect_size"]
+      finding.pValue = row["p_value"]
+      finding.adjustedPValue = row["p_adjusted"]
+      finding.family = row["family"]
+      finding.seeds = row["seeds"]
+      finding.items = row["items"]
+      finding.note = row["note"]
+      return finding
+    }
+  }
+}

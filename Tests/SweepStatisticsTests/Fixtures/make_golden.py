@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Reference values of the statistics, from SciPy and statsmodels.
+
+python3 make_golden.py > golden.json     (pip install scipy statsmodels)
+"""
+
+import json
+import sys
+
+import numpy
+import scipy
+import scipy.stats
+import statsmodels
+from statsmodels.stats.multitest import multipletests
+
+random = numpy.random.default_rng(20240217)
+
+
+def rounded(values, digits=3):
+    return [round(float(value), digits) for value in values]
+
+
+def sign_flip(values):
+    answer = scipy.stats.permutation_test(
+        (numpy.array(values),), numpy.sum, permutation_type="samples", n_resamples=numpy.inf)
+    return {"values": values, "p": float(answer.pvalue)}
+
+
+def rank_correlation(x, y):
+    exact = scipy.stats.permutation_test(
+        (numpy.array(x),), lambda permuted: scipy.stats.spearmanr(permuted, y).statistic,
+        permutation_type="pairings", n_resamples=numpy.inf) if len(x) <= 7 else None
+    return {
+        "x": x, "y": y, "rho": float(scipy.stats.spearmanr(x, y).statistic),
+        "p": float(exact.pvalue) if exact else None}
+
+
+def line(x, y):
+    fit = scipy.stats.linregress(x, y)
+    return {"x": x, "y": y, "slope": float(fit.slope), "intercept": float(fit.intercept)}
+
+
+def discrepancy(a, b):
+    """Gretton et al. 2012, equation 3, with the median heuristic."""
+    pooled = numpy.vstack([a, b])
+    distances = scipy.spatial.distance.cdist(pooled, pooled, "sqeuclidean")
+    median = numpy.median(scipy.spatial.distance.pdist(pooled, "sqeuclidean"))
+    kernel = numpy.exp(-distances / (2 * median))
+    m, n = len(a), len(b)
+    first, second, cross = kernel[:m, :m], kernel[m:, m:], kernel[:m, m:]
+    return {
+        "a": a.tolist(), "b": b.tolist(), "bandwidth": float(median ** 0.5),
+        "value": float(
+            (first.sum() - numpy.trace(first)) / (m * (m - 1))
+            + (second.sum() - numpy.trace(second)) / (n * (n - 1)) - 2 * cross.mean()),
+        "mean_distance": float(numpy.linalg.norm(a.mean(0) - b.mean(0)))}
+
+
+sample = rounded(random.normal(0.2, 1, 9))
+families = [rounded(random.uniform(0, 0.2, 6)), [0.01, 0.04, 0.03, 0.005], [0.5, 0.5, 0.02], [1.0]]
+json.dump({
+    "versions": {"scipy": scipy.__version__, "statsmodels": statsmodels.__version__},
+    "sample": {
+        "values": sample, "deviation": float(numpy.std(sample, ddof=1)),
+        "standard_error": float(scipy.stats.sem(sample)),
+        "quantiles": [[q, float(numpy.quantile(sample, q))] for q in (0, 0.025, 0.3, 0.5, 0.975, 1)],
+    },
+    "ranks": [
+        {"values": values, "ranks": scipy.stats.rankdata(values).tolist()}
+        for values in ([3.0, 1.0, 2.0], [2.0, 2.0, 1.0, 5.0, 2.0], [1.0, 1.0], [7.0])],
+    "sign_flip": [
+        sign_flip(values) for values in (
+            sample, [1.0, 1.0, 1.0], [0.5, -0.5, 0.25, 2.0], [1.0, -1.0, 1.0, 1.0, 0.5, 0.5],
+            rounded(random.normal(0.8, 1, 12), 1))],
+    "holm": [
+        {"p": family, "adjusted": multipletests(family, method="holm")[1].tolist()}
+        for family in families],
+    "rank_correlation": [
+        rank_correlation([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 4.0, 3.0, 5.0]),
+        rank_correlation([1.0, 1.0, 2.0, 3.0], [4.0, 3.0, 3.0, 1.0]),
+        rank_correlation(rounded(random.normal(size=20)), rounded(random.normal(size=20)))],
+    "line": [line([0.0, 0.05, 0.1, 0.2, 0.5], rounded(random.normal(size=5)))],
+    "discrepancy": [
+        discrepancy(
+            numpy.round(random.normal(0, 1, (7, 3)), 2), numpy.round(random.normal(1, 1, (5, 3)), 2)),
+        discrepancy(
+            numpy.round(random.normal(0, 1, (6, 2)), 2), numpy.round(random.normal(0, 1, (6, 2)), 2))],
+}, sys.stdout, indent=1)
+print()
