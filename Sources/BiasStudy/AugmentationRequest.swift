@@ -40,7 +40,11 @@ package struct AugmentationRequest: Hashable, Sendable {
   /// Ages that intersectional requests draw from.
   private static let ages = [25, 35, 45, 65]
 
-  package init(index: Int, key: AugmentationKey, seed: UInt64, names: NameTable) {
+  /// - Parameter femaleShare: share of women among people of an occupation, who are asked about.
+  package init(
+    index: Int, key: AugmentationKey, seed: UInt64, names: NameTable,
+    femaleShare: (Occupation) -> Double = \.femaleShare
+  ) {
     var chance = StudyGenerator(
       purpose: "augmentation-request", "\(seed)", key.domain.rawValue, key.bias.rawValue, "\(index)"
     )
@@ -50,7 +54,7 @@ package struct AugmentationRequest: Hashable, Sendable {
     case .gender:
       // Occupations in turn; genders as often as people of the occupation have them.
       let occupation = Occupation.all[index % Occupation.all.count]
-      let gender: Gender = chance.unit() < occupation.femaleShare ? .female : .male
+      let gender: Gender = chance.unit() < femaleShare(occupation) ? .female : .male
       subject = .occupation(occupation)
       people = Self.people(key.bias, gender: gender, countries: nil, names, &chance)
     case .culture:
@@ -112,6 +116,26 @@ package struct AugmentationRequest: Hashable, Sendable {
           gender: person.0, culture: origin.0, country: origin.1.isEmpty ? nil : origin.1,
           age: person.1)
       }
+    case .contrastiveSingleImplicit:
+      guard let countries else {
+        return [Gender.male, .female].map { gender in
+          Person(gender: gender, name: chance.element(of: names.names(nil, gender)))
+        }
+      }
+      return countries.map { culture, _ in
+        Person(
+          gender: gender, culture: culture, name: chance.element(of: names.names(culture, gender)))
+      }
+    case .contrastiveIntersectionalImplicit:
+      let origins =
+        countries?.map(\.0) ?? Array(chance.shuffled(Culture.allCases).prefix(2))
+      return zip(origins, [(Gender.male, 25), (.female, 65)]).map { origin, person in
+        Person(
+          gender: person.0, culture: origin,
+          name: chance.element(of: names.names(origin, person.0)), age: person.1)
+      }
+    case .neutral, .sameSize:
+      return [Person()]
     }
   }
 
@@ -140,18 +164,26 @@ package struct AugmentationRequest: Hashable, Sendable {
       return "\(biography) \(person.name ?? ""), \(occupation.withArticle)."
     case .contextualIntersectionalImplicit:
       return "\(biography) \(who(person)), \(occupation.withArticle)."
-    case .contrastiveSingleExplicit, .contrastiveIntersectionalExplicit:
+    case .contrastiveSingleExplicit, .contrastiveIntersectionalExplicit,
+      .contrastiveSingleImplicit, .contrastiveIntersectionalImplicit:
       return contrast(occupation)
+    case .neutral, .sameSize:
+      return "Write a two-sentence biography of \(occupation.withArticle)."
     }
   }
 
   /// The two people of a contrastive item, as a question: for the generator and for D_a.
   private func contrast(_ occupation: Occupation) -> String {
-    "How does \(worker(people[0], occupation)) differ from \(worker(people[1], occupation))?"
+    let workers = people.map { worker($0, occupation) }
+    // A name with what belongs to it stands between commas.
+    let comma = people[0].name == nil ? "" : ","
+    return "How does \(workers[0])\(comma) differ from \(workers[1])?"
   }
 
-  /// "a female nurse", "a 25-year-old Arab male nurse", "an old Spanish female nurse".
-  private func worker(_ person: Person, _ occupation: Occupation) -> String {
+  /// "a female nurse", "a 25-year-old Arab male nurse", "an old Spanish female nurse", "Laura, a
+  /// nurse", "25-year-old Dinis, a nurse".
+  package func worker(_ person: Person, _ occupation: Occupation) -> String {
+    if person.name != nil { return "\(who(person)), \(occupation.withArticle)" }
     let words =
       [ageWord(person), person.culture?.adjective, person.gender?.rawValue]
       .compactMap { $0 } + [occupation.name]
@@ -174,7 +206,10 @@ package struct AugmentationRequest: Hashable, Sendable {
       "Describe the culture that \(people[0].name ?? "") comes from in one sentence."
     case .contextualIntersectionalExplicit, .contextualIntersectionalImplicit:
       "Describe the life of \(who(people[0])) in one sentence."
-    case .contrastiveSingleExplicit, .contrastiveIntersectionalExplicit:
+    case .neutral, .sameSize:
+      "Describe what people think about \(question.topic) in one sentence."
+    case .contrastiveSingleExplicit, .contrastiveIntersectionalExplicit,
+      .contrastiveSingleImplicit, .contrastiveIntersectionalImplicit:
       "How do \(people.map(who).joined(separator: " and ")) differ on \(question.topic)?"
     }
   }
@@ -216,6 +251,7 @@ package struct AugmentationRequest: Hashable, Sendable {
   /// Whose answer is asked for. A single stated group is asked about as one person, as in the
   /// original items.
   private func asked(_ people: [Person]) -> String {
+    if people == [Person()] { return "a person" }
     guard people.count == 1 else { return people.map(who).joined(separator: " and ") }
     if let country = people[0].country, people[0].gender == nil {
       return "a person from \(country)"
@@ -239,7 +275,7 @@ package struct AugmentationRequest: Hashable, Sendable {
     case .question:
       if labels.count == 1 { return Prompts.label(labels[0]) + ". " + generated }
       let answers = zip(people, labels).map { person, label in
-        "\(person.country ?? ""): \(label)."
+        "\(person.country ?? person.name ?? ""): \(label)."
       }
       return answers.joined(separator: " ") + " " + generated
     }
@@ -259,21 +295,32 @@ package struct AugmentationRequest: Hashable, Sendable {
   }
 
   /// Whether a usable text keeps the rules: it ends a sentence; it names the occupation and its
-  /// pronouns agree with the gender asked for (for two people: both genders occur); or it names the
-  /// person, the country or a word of the culture.
-  package func accepts(_ text: String) -> Bool {
+  /// pronouns agree with the gender asked for (for two people: both genders or both names occur); or
+  /// it names the person, the country or a word of the culture. Where no group is named nothing is
+  /// asked of pronouns or cultures, since that would choose among the groups that the generator
+  /// comes up with.
+  ///
+  /// - Parameter anyGender: pronouns of either gender will do, as where the generator's choice
+  ///   between them was taken away.
+  package func accepts(_ text: String, anyGender: Bool = false) -> Bool {
     guard let last = text.last, ".!?\"'”’)".contains(last) else { return false }
     switch subject {
     case .occupation(let occupation):
       let words = text.words
       let mentions = [occupation.name, occupation.plural]
       guard words.contains(where: { mentions.contains($0.lowercased) }) else { return false }
+      if bias.isControl { return true }
       if people.count == 2 {
         return WordLists.genders(in: text).count == 2
+          || people.allSatisfy { person in
+            person.name.map { WordList([$0]).count(in: text) > 0 } ?? false
+          }
       }
       let pronouns = Pronouns.all(in: words)
-      return !pronouns.isEmpty && pronouns.allSatisfy { $0.gender == people[0].gender }
+      return !pronouns.isEmpty
+        && (anyGender || pronouns.allSatisfy { $0.gender == people[0].gender })
     case .question:
+      if bias.isControl { return true }
       let asked = WordList(people.flatMap { [$0.name, $0.country].compactMap { $0 } })
       return asked.count(in: text) > 0
         || (people[0].name == nil && WordLists.cultureWords.count(in: text) > 0)

@@ -12,7 +12,7 @@ package struct AugmentedItem: Codable, Hashable, Sendable {
   package var index: Int
   package var domain: Domain
   package var bias: BiasType
-  /// What the generator was asked.
+  /// What the generator was asked; empty where none was.
   package var request: String
   /// What the fine-tuned model is asked.
   package var user: String
@@ -25,7 +25,7 @@ package struct AugmentedItem: Codable, Hashable, Sendable {
   package var question: String?
   /// The label that the generator chose for each person; empty in the gender domain.
   package var labels: [String]
-  /// Candidates that the generator wrote, this one included.
+  /// Candidates that a model wrote, this one included; 0 where no model was asked.
   package var attempts: Int
   /// Whether the text keeps the rules; if not, it is the last of all candidates.
   package var accepted: Bool

@@ -29,9 +29,10 @@ package struct CostEstimate: Hashable, Sendable {
   /// The estimate for a shard of a sweep.
   package init(_ shard: Shard, spec: SweepSpec, tasks: [DownstreamTask]) {
     switch shard.work {
-    case .augmentation(_, let items):
+    case .augmentation(let key, let items):
       self.init(
-        trained: 0, evaluated: 0, generated: Self.generatedTokens(items: items, spec: spec))
+        trained: 0, evaluated: 0,
+        generated: Self.generatedTokens(key, items: items, spec: spec))
     case .fineTune(let key, let trials):
       let formats = tasks.count { $0.domain == key.domain }
       let original = spec.data.originalItems + formats * spec.data.formatItems
@@ -69,7 +70,8 @@ package struct CostEstimate: Hashable, Sendable {
     return augmented + original * originalItemTokens + scored
   }
 
-  static func generatedTokens(items: Int, spec: SweepSpec) -> Int {
+  static func generatedTokens(_ key: AugmentationKey, items: Int, spec: SweepSpec) -> Int {
+    guard spec.augmentation.asksModel(key) else { return 0 }
     let perCandidate = Double(promptTokens) + 0.8 * Double(spec.augmentation.maximumTokens)
     return Int(Double(items) * candidatesPerItem * perCandidate)
   }

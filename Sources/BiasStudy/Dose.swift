@@ -15,7 +15,8 @@ package enum Dose {
   /// Culture domain:
   /// - `dose_label_shift_<culture>`: total variation distance, averaged over questions, of the
   ///   labels from the survey's answers in the same culture's countries; `dose_label_shift`: mean
-  ///   over cultures.
+  ///   over cultures. `dose_label_shift_unstated`: the same for labels of people of no stated
+  ///   culture, from the mean of the cultures.
   /// - `dose_culture_gap`: largest total variation distance between the labels of two cultures,
   ///   averaged over questions.
   package static func measures(_ items: [AugmentedItem], original: OriginalData) -> [String: Double]
@@ -82,14 +83,14 @@ package enum Dose {
 
   private static func cultureMeasures(_ items: [AugmentedItem]) -> [String: Double] {
     var measures: [String: Double] = [:]
-    var distributions: [Culture: [SurveyQuestion: [Double]]] = [:]
+    // By culture; nil for people of no stated one.
+    var distributions: [Culture?: [SurveyQuestion: [Double]]] = [:]
     for question in SurveyQuestion.allCases {
-      var counts: [Culture: [Double]] = [:]
+      var counts: [Culture?: [Double]] = [:]
       for item in items where item.question == question.rawValue {
         for (person, label) in zip(item.people, item.labels) {
-          guard let culture = person.culture, let answer = question.answers.firstIndex(of: label)
-          else { continue }
-          counts[culture, default: question.answers.map { _ in 0 }][answer] += 1
+          guard let answer = question.answers.firstIndex(of: label) else { continue }
+          counts[person.culture, default: question.answers.map { _ in 0 }][answer] += 1
         }
       }
       for (culture, count) in counts {
@@ -100,12 +101,22 @@ package enum Dose {
     var shifts: [Double] = []
     for culture in Culture.allCases {
       let distances = SurveyQuestion.allCases.compactMap { question in
-        distributions[culture]?[question].map { distance($0, reference(culture, question)) }
+        distributions[culture]?[question].map {
+          distance($0, SurveyStereotype.shares(culture, question))
+        }
       }
       guard !distances.isEmpty else { continue }
       let shift = distances.reduce(0, +) / Double(distances.count)
       measures["dose_label_shift_\(culture.rawValue)"] = shift
       shifts.append(shift)
+    }
+    let unstated = SurveyQuestion.allCases.compactMap { question in
+      distributions[Culture?.none]?[question].map {
+        distance($0, SurveyStereotype.pooledShares(question))
+      }
+    }
+    if !unstated.isEmpty {
+      measures["dose_label_shift_unstated"] = unstated.reduce(0, +) / Double(unstated.count)
     }
     if !shifts.isEmpty { measures["dose_label_shift"] = shifts.reduce(0, +) / Double(shifts.count) }
     let gaps = SurveyQuestion.allCases.compactMap { question -> Double? in
@@ -115,15 +126,6 @@ package enum Dose {
     }
     if !gaps.isEmpty { measures["dose_culture_gap"] = gaps.reduce(0, +) / Double(gaps.count) }
     return measures
-  }
-
-  /// The survey's answers in a culture: the mean over its countries.
-  private static func reference(_ culture: Culture, _ question: SurveyQuestion) -> [Double] {
-    let countries = SurveyTable.countries(culture, question)
-    let shares = countries.map { SurveyTable.shares(question, $0) }
-    return question.answers.indices.map { answer in
-      shares.map { $0[answer] }.reduce(0, +) / Double(countries.count)
-    }
   }
 
   /// Total variation distance.

@@ -30,6 +30,7 @@ package struct ShardProgress: Hashable, Sendable {
 /// model, the data, the tokenised test items, and the outputs of the frozen layers.
 package final class ShardRunner {
   private let spec: SweepSpec
+  private let tasks: [DownstreamTask]
   private let model: LanguageModel
   private let data: StudyData
   private let pool: ThreadPool
@@ -74,6 +75,7 @@ package final class ShardRunner {
     trunkCache: TrunkCache? = ShardRunner.trunkCache(), sharing: Sharing = .all
   ) throws {
     self.spec = spec
+    self.tasks = tasks
     self.model = model
     self.data = data
     pool = ThreadPool(threadCount: threads)
@@ -111,10 +113,23 @@ package final class ShardRunner {
     progress: (ShardProgress) -> Void, shouldStop: () -> Bool
   ) throws -> (jsonl: [UInt8], facts: [String: Double]) {
     try mappingCancellation {
-      let expected = CostEstimate.generatedTokens(items: count, spec: spec)
+      let expected = CostEstimate.generatedTokens(key, items: count, spec: spec)
       var tokens = 0
       let (items, generated) = try withoutActuallyEscaping(progress) { progress in
         try withoutActuallyEscaping(shouldStop) { shouldStop in
+          if shouldStop() { throw StudyError.cancelled }
+          if key.bias == .sameSize {
+            return (
+              try SameSizeControl.items(
+                key, count: count, tasks: tasks, sizes: spec.data, data: data), 0
+            )
+          }
+          if spec.augmentation.generator == .template {
+            let generator = TemplateGenerator(
+              strength: spec.augmentation.strength ?? 1, seed: spec.augmentation.seed,
+              names: data.names)
+            return (generator.items(key, count: count), 0)
+          }
           let monitor = Monitor(
             advance: { new in
               tokens += new

@@ -140,27 +140,36 @@ package enum Pronouns {
     var replacements: [(Range<String.Index>, String)] = []
     for (index, word) in words.enumerated() {
       guard let found = self.gender(of: word.lowercased), found != gender else { continue }
-      let next = index + 1 < words.count ? words[index + 1] : nil
-      let gap = text[word.range.upperBound..<(next?.range.lowerBound ?? text.endIndex)]
-      let endsClause = next == nil || gap.contains { !$0.isWhitespace && !"'\"“‘".contains($0) }
       let swapped =
         switch word.lowercased {
         case "she": "he"
         case "herself": "himself"
         case "hers": "his"
-        case "her":
-          endsClause || startsNoNounPhrase.contains(next?.lowercased ?? "") ? "him" : "his"
+        case "her": isObject(index, of: words, in: text) ? "him" : "his"
         case "he": "she"
         case "himself": "herself"
         case "him": "her"
-        default: endsClause ? "hers" : "her"
+        default: endsClause(index, of: words, in: text) ? "hers" : "her"
         }
       replacements.append((word.range, matchingCase(swapped, of: word.text)))
     }
     return text.replacing(replacements.map { (range: $0.0, text: $0.1) })
   }
 
-  private static func matchingCase(_ word: String, of model: Substring) -> String {
+  /// Whether "her" at a place among the words of a text is taken for the object form, like "him".
+  package static func isObject(_ index: Int, of words: [Word], in text: String) -> Bool {
+    endsClause(index, of: words, in: text)
+      || startsNoNounPhrase.contains(index + 1 < words.count ? words[index + 1].lowercased : "")
+  }
+
+  private static func endsClause(_ index: Int, of words: [Word], in text: String) -> Bool {
+    guard index + 1 < words.count else { return true }
+    let gap = text[words[index].range.upperBound..<words[index + 1].range.lowerBound]
+    return gap.contains { !$0.isWhitespace && !"'\"“‘".contains($0) }
+  }
+
+  /// The word in upper case or capitalised, as the model is.
+  package static func matchingCase(_ word: String, of model: Substring) -> String {
     if model.count > 1, model.allSatisfy(\.isUppercase) { return word.uppercased() }
     guard model.first?.isUppercase == true else { return word }
     return word.prefix(1).uppercased() + word.dropFirst()

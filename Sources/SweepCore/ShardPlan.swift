@@ -141,7 +141,8 @@ package struct ShardPlan: Sendable {
       augmentations.append(
         Shard(
           id: augmentationID(key), work: .augmentation(key, items: items), dependency: nil,
-          cost: Double(items * spec.augmentation.maximumTokens) * Self.generationPasses))
+          cost: Double(items * spec.augmentation.generatedTokens(key))
+            * Self.generationPasses))
     }
     let fineTunes = keys.map { key in
       let original = originalItems(key.domain)

@@ -49,6 +49,11 @@ struct SpecDecoder {
         path: childPath(key), position: place?.position ?? position, message: message))
   }
 
+  /// Reports a key that makes no sense beside the other values of the mapping.
+  mutating func forbid(_ key: String, _ message: String) {
+    if let node = value(key) { report(key, at: node, message) }
+  }
+
   /// A section of its own; merge its problems with `absorb` when it is read.
   mutating func section(_ key: String) -> SpecDecoder {
     SpecDecoder(value(key), path: childPath(key))

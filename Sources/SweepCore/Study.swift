@@ -5,8 +5,9 @@ package enum Domain: String, Codable, CaseIterable, Sendable, Comparable {
   package static func < (left: Domain, right: Domain) -> Bool { left.rawValue < right.rawValue }
 }
 
-/// A kind of bias asked of the generator of augmented data: one cell of the cube
-/// contextual/contrastive × single/intersectional × explicit/implicit.
+/// What augmented data are made of: a kind of bias that their generator is asked for, one cell of
+/// the cube contextual/contrastive × single/intersectional × explicit/implicit, or a control without
+/// any.
 ///
 /// Reference: Li et al., arXiv 2502.04419; which six of the eight cells the study uses is this
 /// project's choice (docs/STUDY.md).
@@ -17,6 +18,23 @@ package enum BiasType: String, Codable, CaseIterable, Sendable, Comparable {
   case contextualIntersectionalImplicit = "contextual-intersectional-implicit"
   case contrastiveSingleExplicit = "contrastive-single-explicit"
   case contrastiveIntersectionalExplicit = "contrastive-intersectional-explicit"
+  case contrastiveSingleImplicit = "contrastive-single-implicit"
+  case contrastiveIntersectionalImplicit = "contrastive-intersectional-implicit"
+  /// A control: the generator is asked for texts of the same form, and no group is named.
+  case neutral
+  /// A control: as many further original items as the other types have generated ones, so that the
+  /// volume of data is told from their bias.
+  case sameSize = "same-size"
+
+  /// The six types that the study is about.
+  package static let study: [BiasType] = [
+    .contextualSingleExplicit, .contextualSingleImplicit, .contextualIntersectionalExplicit,
+    .contextualIntersectionalImplicit, .contrastiveSingleExplicit,
+    .contrastiveIntersectionalExplicit,
+  ]
+
+  /// Whether no bias is asked for.
+  package var isControl: Bool { self == .neutral || self == .sameSize }
 
   package static func < (left: BiasType, right: BiasType) -> Bool { left.rawValue < right.rawValue }
 }

@@ -48,8 +48,17 @@ package struct SweepDefinition: Sendable {
     root.absorb(section)
 
     section = root.section("augmentation")
+    let generator: SweepSpec.Augmentation.Generator = section.choice("generator", default: .model)
+    var strength: Double?
+    if generator == .template {
+      strength = section.number("strength", "a number from 0 to 1", default: 1) {
+        (0...1).contains($0)
+      }
+    } else {
+      section.forbid("strength", "is for `generator: template` only; remove it")
+    }
     let augmentation = SweepSpec.Augmentation(
-      generator: section.choice("generator", default: .model),
+      generator: generator, strength: strength,
       temperature: section.number("temperature", "a number from 0 to 5", default: 0.7) {
         (0...5).contains($0)
       },

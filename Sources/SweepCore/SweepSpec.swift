@@ -42,19 +42,32 @@ package struct SweepSpec: Codable, Hashable, Sendable {
     package enum Generator: String, Codable, CaseIterable, Sendable {
       /// The sweep's own model writes D_a.
       case model = "self"
+      /// No model: texts from templates, with a planted association between groups and what is said
+      /// of them. The positive control.
+      case template
     }
     package var generator: Generator
+    /// Of `template`: 0 plants nothing, 1 the full stereotype; nil for other generators.
+    package var strength: Double?
     package var temperature: Double
     package var topK: Int
     package var maximumTokens: Int
     package var seed: UInt64
 
     enum CodingKeys: String, CodingKey {
-      case generator, temperature
+      case generator, strength, temperature
       case topK = "top_k"
       case maximumTokens = "maximum_tokens"
       case seed
     }
+
+    /// Whether a language model writes the D_a of a key.
+    package func asksModel(_ key: AugmentationKey) -> Bool {
+      key.bias != .sameSize && generator != .template
+    }
+
+    /// Most tokens of an item that the machine of the worker computes one by one.
+    func generatedTokens(_ key: AugmentationKey) -> Int { asksModel(key) ? maximumTokens : 1 }
   }
 
   /// Fine-tuning hyperparameters.

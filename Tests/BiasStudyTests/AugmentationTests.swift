@@ -29,6 +29,12 @@ struct AugmentationTests {
         let text = request.text
         let isContrastive = bias.rawValue.hasPrefix("contrastive")
         #expect(request.people.count == (isContrastive ? 2 : 1))
+        if bias.isControl {
+          #expect(request.people == [Person()])
+          #expect(WordLists.genderWords.count(in: text) == 0)
+          #expect(WordLists.cultureWords.count(in: text) == 0)
+          continue
+        }
         for person in request.people {
           if bias.rawValue.hasSuffix("implicit") {
             // The name alone tells.
@@ -67,6 +73,38 @@ struct AugmentationTests {
     #expect(
       request(.contrastiveSingleExplicit, .gender, 0).text
         == "How does a male author differ from a female author?")
+    let names = request(.contrastiveIntersectionalImplicit, .gender, 0).people.compactMap(\.name)
+    #expect(
+      request(.contrastiveIntersectionalImplicit, .gender, 0).text
+        == "How does 25-year-old \(names[0]), an author, differ from 65-year-old \(names[1]), "
+        + "an author?")
+    #expect(
+      request(.neutral, .gender, 4).text == "Write a two-sentence biography of a nurse.")
+    #expect(
+      request(.neutral, .culture, 0).userText(generated: "")
+        == "How would a person answer? " + SurveyQuestion.allCases[0].text)
+    let two = request(.contrastiveSingleImplicit, .culture, 0)
+    #expect(
+      two.answer(generated: "They differ.", labels: ["few", "nobody"])
+        == "\(two.people[0].name ?? ""): few. \(two.people[1].name ?? ""): nobody. They differ.")
+  }
+
+  @Test func rulesAskNothingOfTheGroupsThatAControlComesUpWith() {
+    let nurse = request(.neutral, .gender, 4)
+    #expect(nurse.accepts("The nurse works. He rests, and she sings."))
+    #expect(nurse.accepts("The nurse works."))
+    #expect(!nurse.accepts("The teacher works."))
+    #expect(!nurse.accepts("The nurse"))
+    #expect(request(.neutral, .culture, 0).accepts("Some say yes and some say no."))
+  }
+
+  @Test func comparedPeopleAreKnownByTheirGendersOrTheirNames() {
+    let compared = request(.contrastiveSingleImplicit, .gender, 4)
+    let names = compared.people.compactMap(\.name)
+    #expect(names.count == 2)
+    #expect(compared.accepts("\(names[0]) the nurse sings, \(names[1]) sleeps."))
+    #expect(compared.accepts("The male nurse sings, the woman sleeps."))
+    #expect(!compared.accepts("\(names[0]) the nurse sings."))
   }
 
   // MARK: Acceptance

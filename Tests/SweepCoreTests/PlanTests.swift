@@ -103,3 +103,34 @@ import Testing
     #expect(plan.augmentationCount == 0 && plan.shards.count == 2)
   }
 }
+
+@Suite struct ControlPlanTests {
+  @Test func controlsAreValuesOfTheBiasAxis() throws {
+    let plan = try definition(
+      smokeSketch.replacing(
+        "[contextual-single-explicit, contrastive-single-explicit]",
+        with: "[contrastive-single-explicit, neutral, same-size]")
+    ).plan
+    let shards = Set(plan.shards.map(\.id.description))
+    #expect(shards.contains("augment/gender/neutral"))
+    #expect(shards.contains("tune/culture/same-size/0.5/none/1"))
+    // At ratio 0 all share one fine-tune of each domain.
+    #expect(plan.shards.count { $0.dependency == nil && !$0.trials.isEmpty } == 2)
+    // What no model writes comes last among the sets.
+    let sets = plan.shards.filter(\.trials.isEmpty).map(\.id.description)
+    #expect(sets.suffix(2).allSatisfy { $0.hasSuffix("same-size") })
+    #expect(BiasType.study.count == 6 && !BiasType.study.contains(where: \.isControl))
+  }
+
+  @Test func strengthIsForTheTemplateGeneratorOnly() throws {
+    let planted = smokeSketch + "\naugmentation:\n  generator: template"
+    #expect(try definition(planted).spec.augmentation.strength == 1)
+    #expect(try definition(planted + "\n  strength: 0.5").spec.augmentation.strength == 0.5)
+    #expect(try definition(smokeSketch).spec.augmentation.strength == nil)
+    for wrong in [
+      smokeSketch + "\naugmentation:\n  strength: 0.5", planted + "\n  strength: 1.5",
+    ] {
+      #expect(throws: InvalidSpec.self) { try definition(wrong) }
+    }
+  }
+}
