@@ -271,18 +271,27 @@ package final class ShardRunner {
   package func options(_ key: TrainingKey) -> FineTuningOptions {
     let training = spec.training
     let layers = model.configuration.layerCount
-    let lora = LoRAConfiguration(
-      rank: training.rank, alpha: Float(training.alpha),
-      targets: Set(training.targets.compactMap { LoRATarget(rawValue: $0.rawValue) }),
-      layers: max(0, layers - (training.topLayers ?? layers))..<layers)
+    let lowest = max(0, layers - (training.topLayers ?? layers))
+    let adapter: Adapter =
+      switch training.method {
+      case .lora:
+        .lora(
+          LoRAConfiguration(
+            rank: training.rank, alpha: Float(training.alpha),
+            targets: Set(training.targets.compactMap { LoRATarget(rawValue: $0.rawValue) }),
+            layers: lowest..<layers, rankStabilised: training.scaling == .rslora))
+      case .full: training.topLayers == nil ? .full : .upperLayers(from: lowest)
+      }
     let mitigation = ItemMitigation(key.mitigation, settings: spec.mitigation, names: data.names)
     return FineTuningOptions(
-      adapter: .lora(lora), epochs: training.epochs, batchSize: training.batchSize,
-      learningRate: Float(training.learningRate), warmupFraction: Float(training.warmupFraction),
+      adapter: adapter, epochs: training.epochs, batchSize: training.batchSize,
+      accumulationSteps: training.accumulation, learningRate: Float(training.learningRate),
+      warmupFraction: Float(training.warmupFraction),
       weightDecay: Float(training.weightDecay), gradientClip: Float(training.gradientClip),
       alignmentWeight: key.ratio == 0 ? 0 : Float(mitigation.alignmentWeight),
       seed: StudyGenerator.seed(["fine-tune", key.domain.rawValue, "\(key.seed)"]),
-      sharesPrefixes: sharing.contains(.trainingPrefixes))
+      recomputesActivations: training.recompute, sharesPrefixes: sharing.contains(.trainingPrefixes)
+    )
   }
 
   /// What the model is asked for a task of the spec, for programs that do the same elsewhere.

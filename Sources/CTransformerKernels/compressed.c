@@ -152,10 +152,73 @@ static void multiply(const Kernel *tile, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
       for (ptrdiff_t q = 0; q < columns; q += width)
         kern.expand(encoding, chain, panels + (size_t)((j + q) / WIDTH) * panel_size + skipped,
                     (j + q) % WIDTH, scratch + q * chain);
-      tk_multiply_chain(tile, m, columns, chain, a + p, lda, 0, NULL, scratch, c + j, ldc,
-                        first);
+      tk_multiply_chain(tile, m, columns, chain, a + p, lda, 0, NULL, scratch, width * chain,
+                        width, c + j, ldc, first);
     }
   }
+}
+
+// Expands the elements of up to 32 × 32 products × columns to panels of the transposed matrix: `block`
+// is where column 0 of the stored panel's row 0 begins; element (product r, column c) goes to
+// panels[c / width · distance + r · width + c % width].
+static void expand_transposed(const CompressedKernel *kern, int width, tk_encoding encoding,
+                              ptrdiff_t products, ptrdiff_t columns, const uint8_t *block,
+                              float *panels, ptrdiff_t distance) {
+  float slice[BLOCK * WIDTH];
+  for (ptrdiff_t r = 0; r < products; r += width) {
+    kern->expand(encoding, columns, block, r, slice);
+    for (ptrdiff_t c = 0; c < columns; c += width)
+      tk_transpose(MIN(columns - c, width), MIN(products - r, width), slice + c * width, width,
+                   panels + c / width * distance + r * width, width);
+  }
+}
+
+static void multiply_transposed(const Kernel *tile, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
+                                const float *a, ptrdiff_t lda, tk_encoding encoding,
+                                const uint8_t *panels, ptrdiff_t panel_columns, float *c,
+                                ptrdiff_t ldc, float *scratch) {
+#if defined(__x86_64__)
+  const CompressedKernel kern = tile == tk_narrow_kernel() ? narrow_kernel : avx512_kernel;
+#else
+  const CompressedKernel kern = narrow_kernel;
+#endif
+  const int width = tile->width;
+  const size_t panel_size = tk_compressed_panel_size(encoding, panel_columns);
+  ptrdiff_t blocks = (n + TK_GEMM_COLUMNS - 1) / TK_GEMM_COLUMNS;
+  ptrdiff_t most = ((n + blocks - 1) / blocks + WIDTH - 1) / WIDTH * WIDTH;
+  for (ptrdiff_t j = 0; j < n; j += most) {
+    ptrdiff_t columns = MIN(n - j, most);
+    for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
+      ptrdiff_t chain = MIN(k - p, TK_GEMM_CHAIN), distance = width * chain;
+      // Columns beyond the last are computed with what stands there, and not stored.
+      if (columns % width)
+        memset(scratch + columns / width * distance, 0, sizeof(float) * (size_t)distance);
+      for (ptrdiff_t r = 0; r < chain; r += WIDTH)
+        for (ptrdiff_t q = 0; q < columns; q += BLOCK)
+          expand_transposed(&kern, width, encoding, MIN(chain - r, WIDTH), MIN(columns - q, BLOCK),
+                            panels + (size_t)((p + r) / WIDTH) * panel_size +
+                                tk_compressed_panel_size(encoding, j + q),
+                            scratch + q / width * distance + r * width, distance);
+      tk_multiply_chain(tile, m, columns, chain, a + p, lda, 0, NULL, scratch, distance, width,
+                        c + j, ldc, p == 0);
+    }
+  }
+}
+
+void tk_gemm_compressed_transposed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
+                                   ptrdiff_t lda, tk_encoding encoding, const void *panels,
+                                   ptrdiff_t panel_columns, float *c, ptrdiff_t ldc,
+                                   float *scratch) {
+  multiply_transposed(tk_kernel(), m, n, k, a, lda, encoding, panels, panel_columns, c, ldc,
+                      scratch);
+}
+
+void tk_gemm_compressed_transposed_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
+                                          ptrdiff_t lda, tk_encoding encoding, const void *panels,
+                                          ptrdiff_t panel_columns, float *c, ptrdiff_t ldc,
+                                          float *scratch) {
+  multiply_transposed(tk_narrow_kernel(), m, n, k, a, lda, encoding, panels, panel_columns, c, ldc,
+                      scratch);
 }
 
 void tk_gemm_compressed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,

@@ -12,30 +12,31 @@
 // Rows of the largest register tile.
 enum { MAX_ROWS = 12 };
 
-// One register tile: `rows` rows of C × 2 vectors, over one chain of `k` products. `rows` is a
-// constant once inlined, so the sums live in registers. Element (i, p) of A is
-// a[i · row_step + p · product_step]. b: packed panel (k, 2 vectors). Columns from `columns` on are
-// not stored. `first`: nothing was added to C before.
+// One register tile: `rows` rows of C × `vectors` (1 or 2) vectors, over one chain of `k` products.
+// `rows` and `vectors` are constants once inlined, so the sums live in registers. Element (i, p) of A
+// is a[i · row_step + p · product_step]. b: rows of two vectors, `ldb` apart. Columns from `columns` on
+// are not stored. `first`: nothing was added to C before.
 #define DEFINE_TILE(NAME, VECTOR, LANES, TARGET)                                                   \
-  TARGET INLINE void NAME##_tile(const int rows, ptrdiff_t k, const float *a, ptrdiff_t row_step,  \
-                                 const ptrdiff_t product_step, const float *b, float *c,           \
-                                 ptrdiff_t ldc, ptrdiff_t columns, int first) {                    \
+  TARGET INLINE void NAME##_tile(const int rows, const int vectors, ptrdiff_t k, const float *a,   \
+                                 ptrdiff_t row_step, const ptrdiff_t product_step,                 \
+                                 const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,           \
+                                 ptrdiff_t columns, int first) {                                   \
     VECTOR s0[MAX_ROWS], s1[MAX_ROWS];                                                             \
     for (int i = 0; i < rows; i++) s0[i] = s1[i] = (VECTOR){0};                                    \
-    for (ptrdiff_t p = 0; p < k; p++) {                                                            \
-      VECTOR b0 = *(const VECTOR *)(b + p * 2 * LANES);                                            \
-      VECTOR b1 = *(const VECTOR *)(b + p * 2 * LANES + LANES);                                    \
+    for (ptrdiff_t p = 0; p < k; p++, b += ldb) {                                                  \
+      VECTOR b0 = *(const VECTOR *)b;                                                              \
+      VECTOR b1 = vectors == 2 ? *(const VECTOR *)(b + LANES) : b0;                                \
       _Pragma("clang loop unroll(full)") for (int i = 0; i < rows; i++) {                          \
         VECTOR x = a[i * row_step + p * product_step] - (VECTOR){0};                               \
         s0[i] += x * b0;                                                                           \
-        s1[i] += x * b1;                                                                           \
+        if (vectors == 2) s1[i] += x * b1;                                                         \
       }                                                                                            \
     }                                                                                              \
-    if (columns == 2 * LANES) {                                                                    \
+    if (columns == vectors * LANES) {                                                              \
       _Pragma("clang loop unroll(full)") for (int i = 0; i < rows; i++) {                          \
         VECTOR *o0 = (VECTOR *)(c + i * ldc), *o1 = (VECTOR *)(c + i * ldc + LANES);               \
         *o0 = first ? s0[i] : *o0 + s0[i];                                                         \
-        *o1 = first ? s1[i] : *o1 + s1[i];                                                         \
+        if (vectors == 2) *o1 = first ? s1[i] : *o1 + s1[i];                                       \
       }                                                                                            \
     } else {                                                                                       \
       float row[2 * LANES];                                                                        \
@@ -48,30 +49,33 @@ enum { MAX_ROWS = 12 };
     }                                                                                              \
   }
 
-#define TILE_CASE(NAME, ROWS)                                                                      \
+// A row of one vector wastes half of a tile of two.
+#define TILE_CASE(NAME, LANES, ROWS)                                                               \
   case ROWS:                                                                                       \
-    if (lda)                                                                                       \
-      NAME##_tile(ROWS, k, a, lda, 1, b, c, ldc, columns, first);                                  \
+    if (!lda)                                                                                      \
+      NAME##_tile(ROWS, 2, k, a, 1, ROWS, b, ldb, c, ldc, columns, first);                         \
+    else if (columns > LANES)                                                                      \
+      NAME##_tile(ROWS, 2, k, a, lda, 1, b, ldb, c, ldc, columns, first);                          \
     else                                                                                           \
-      NAME##_tile(ROWS, k, a, 1, ROWS, b, c, ldc, columns, first);                                 \
+      NAME##_tile(ROWS, 1, k, a, lda, 1, b, ldb, c, ldc, columns, first);                          \
     break;
 
 #if defined(__x86_64__)
 DEFINE_TILE(avx512, v16, 16, AVX512)
 AVX512 static void avx512_rows(TILE_PARAMETERS) {
   switch (rows) {
-    TILE_CASE(avx512, 1)
-    TILE_CASE(avx512, 2)
-    TILE_CASE(avx512, 3)
-    TILE_CASE(avx512, 4)
-    TILE_CASE(avx512, 5)
-    TILE_CASE(avx512, 6)
-    TILE_CASE(avx512, 7)
-    TILE_CASE(avx512, 8)
-    TILE_CASE(avx512, 9)
-    TILE_CASE(avx512, 10)
-    TILE_CASE(avx512, 11)
-    TILE_CASE(avx512, 12)
+    TILE_CASE(avx512, 16, 1)
+    TILE_CASE(avx512, 16, 2)
+    TILE_CASE(avx512, 16, 3)
+    TILE_CASE(avx512, 16, 4)
+    TILE_CASE(avx512, 16, 5)
+    TILE_CASE(avx512, 16, 6)
+    TILE_CASE(avx512, 16, 7)
+    TILE_CASE(avx512, 16, 8)
+    TILE_CASE(avx512, 16, 9)
+    TILE_CASE(avx512, 16, 10)
+    TILE_CASE(avx512, 16, 11)
+    TILE_CASE(avx512, 16, 12)
   }
 }
 #endif
@@ -81,12 +85,12 @@ AVX512 static void avx512_rows(TILE_PARAMETERS) {
 DEFINE_TILE(narrow, v8, 8, )
 static void narrow_rows(TILE_PARAMETERS) {
   switch (rows) {
-    TILE_CASE(narrow, 1)
-    TILE_CASE(narrow, 2)
-    TILE_CASE(narrow, 3)
-    TILE_CASE(narrow, 4)
-    TILE_CASE(narrow, 5)
-    TILE_CASE(narrow, 6)
+    TILE_CASE(narrow, 8, 1)
+    TILE_CASE(narrow, 8, 2)
+    TILE_CASE(narrow, 8, 3)
+    TILE_CASE(narrow, 8, 4)
+    TILE_CASE(narrow, 8, 5)
+    TILE_CASE(narrow, 8, 6)
   }
 }
 
@@ -141,9 +145,8 @@ INLINE void transpose_8x8(const float *b, ptrdiff_t ldb, float *out, ptrdiff_t l
   }
 }
 
-// out (columns, rows) with row distance `ld_out` = transpose of b (rows, columns). Sixteen columns at
-// a time, so that lines of `out` are written whole.
-static void transpose(ptrdiff_t rows, ptrdiff_t columns, const float *b, ptrdiff_t ldb, float *out,
+// Sixteen columns at a time, so that lines of `out` are written whole.
+void tk_transpose(ptrdiff_t rows, ptrdiff_t columns, const float *b, ptrdiff_t ldb, float *out,
                       ptrdiff_t ld_out) {
   ptrdiff_t whole_rows = rows / 8 * 8, whole_columns = columns / 16 * 16;
   for (ptrdiff_t p = 0; p < whole_columns; p += 16) {
@@ -165,7 +168,7 @@ static void pack(int width, ptrdiff_t k, ptrdiff_t columns, const float *b, ptrd
                  int transposed, float *panel) {
   if (columns < width) memset(panel, 0, sizeof(float) * (size_t)(k * width));
   if (transposed) {
-    transpose(columns, k, b, ldb, panel, width);
+    tk_transpose(columns, k, b, ldb, panel, width);
   } else if (columns == width) {
     for (ptrdiff_t p = 0; p < k; p++) {
       const v8 *from = (const v8 *)(b + p * ldb);
@@ -213,7 +216,8 @@ static void pack_strips(ptrdiff_t count, const ptrdiff_t *rows, ptrdiff_t k, con
 
 void tk_multiply_chain(const Kernel *kern, ptrdiff_t m, ptrdiff_t columns, ptrdiff_t chain,
                        const float *a, ptrdiff_t lda, int a_transposed, float *rows_of_a,
-                       const float *panels, float *c, ptrdiff_t ldc, int first) {
+                       const float *panels, ptrdiff_t panel_distance, ptrdiff_t ldb, float *c,
+                       ptrdiff_t ldc, int first) {
   // Rows are split evenly into tiles; one strip of A stays in the first-level cache for all panels.
   ptrdiff_t tiles = (m + kern->rows - 1) / kern->rows, i = 0;
   for (ptrdiff_t tile = 0; tile < tiles;) {
@@ -227,8 +231,8 @@ void tk_multiply_chain(const Kernel *kern, ptrdiff_t m, ptrdiff_t columns, ptrdi
     for (ptrdiff_t s = 0; s < strips; s++) {
       const float *from = a_transposed ? packed : a + i * lda;
       for (ptrdiff_t q = 0; q < columns; q += kern->width)
-        kern->run((int)rows[s], chain, from, a_transposed ? 0 : lda, panels + q * chain,
-                  c + i * ldc + q, ldc, MIN(columns - q, kern->width), first);
+        kern->run((int)rows[s], chain, from, a_transposed ? 0 : lda,
+                  panels + q / kern->width * panel_distance, ldb, c + i * ldc + q, ldc, MIN(columns - q, kern->width), first);
       packed += rows[s] * chain;
       i += rows[s];
     }
@@ -245,14 +249,22 @@ static void multiply(const Kernel *kern, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, 
   ptrdiff_t columns = ((n + blocks - 1) / blocks + width - 1) / width * width;
   for (ptrdiff_t j = 0; j < n; j += columns) {
     ptrdiff_t block = MIN(n - j, columns);
+    // With a strip or two of rows, B is read where it lies, but for a last panel that is not whole.
+    ptrdiff_t in_place = !b_transposed && m <= 2 * kern->rows ? block / width * width : 0;
     for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
       ptrdiff_t chain = MIN(k - p, TK_GEMM_CHAIN);
-      for (ptrdiff_t q = 0; q < block; q += width)
+      int first = p == 0 && !accumulate;
+      const float *from = a_transposed ? a + p * lda : a + p;
+      if (in_place)
+        tk_multiply_chain(kern, m, in_place, chain, from, lda, a_transposed, rows_of_a,
+                          b + p * ldb + j, width, ldb, c + j, ldc, first);
+      if (in_place == block) continue;
+      for (ptrdiff_t q = in_place; q < block; q += width)
         pack(width, chain, MIN(block - q, width),
              b_transposed ? b + (j + q) * ldb + p : b + p * ldb + j + q, ldb, b_transposed,
-             panels + q * chain);
-      tk_multiply_chain(kern, m, block, chain, a_transposed ? a + p * lda : a + p, lda,
-                        a_transposed, rows_of_a, panels, c + j, ldc, p == 0 && !accumulate);
+             panels + (q - in_place) * chain);
+      tk_multiply_chain(kern, m, block - in_place, chain, from, lda, a_transposed, rows_of_a, panels,
+                        width * chain, width, c + j + in_place, ldc, first);
     }
   }
 }
@@ -277,5 +289,5 @@ void tk_gemm_packed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdi
   for (ptrdiff_t j = 0; j < n; j += kern->width, panels += panel_distance)
     for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN)
       tk_multiply_chain(kern, m, MIN(n - j, kern->width), MIN(k - p, TK_GEMM_CHAIN), a + p, lda, 0,
-                        NULL, panels + p * kern->width, c + j, ldc, p == 0);
+                        NULL, panels + p * kern->width, 0, kern->width, c + j, ldc, p == 0);
 }

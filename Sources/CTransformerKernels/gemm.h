@@ -13,12 +13,13 @@ typedef float v16 __attribute__((vector_size(64), aligned(4)));
 #define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw")))
 #endif
 
-// `a` is row-major with row distance `lda`, or, with `lda` 0, packed as (k, rows).
+// `a` is row-major with row distance `lda`, or, with `lda` 0, packed as (k, rows); rows of `b` are
+// `ldb` apart.
 #define TILE_PARAMETERS                                                                            \
-  int rows, ptrdiff_t k, const float *a, ptrdiff_t lda, const float *b, float *c, ptrdiff_t ldc,   \
-      ptrdiff_t columns, int first
+  int rows, ptrdiff_t k, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c,   \
+      ptrdiff_t ldc, ptrdiff_t columns, int first
 
-// Adds (stores, with `first`) at most `rows` rows of A times a packed panel (k, width) of B to C.
+// Adds (stores, with `first`) at most `rows` rows of A times a panel (k, width) of B to C.
 typedef struct {
   const char *name;
   // Rows and columns of a tile.
@@ -31,8 +32,10 @@ const Kernel *tk_kernel(void);
 const Kernel *tk_narrow_kernel(void);
 
 // C (m, columns) = (or +=, unless `first`) one chain of products: A (m, chain) times the panels of
-// `columns` columns of B, each (chain, width). One strip of A stays in the first-level cache for
+// `columns` columns of B, each (chain, width) with rows `ldb` apart and `panel_distance` floats after
+// the one before. One strip of A stays in the first-level cache for
 // all panels. `a_transposed`: A is (chain, m), and `rows_of_a` holds 16 · chain floats.
 void tk_multiply_chain(const Kernel *kernel, ptrdiff_t m, ptrdiff_t columns, ptrdiff_t chain,
                        const float *a, ptrdiff_t lda, int a_transposed, float *rows_of_a,
-                       const float *panels, float *c, ptrdiff_t ldc, int first);
+                       const float *panels, ptrdiff_t panel_distance, ptrdiff_t ldb, float *c,
+                       ptrdiff_t ldc, int first);

@@ -65,8 +65,7 @@ extension AdaptedModel {
     var slots = Slots(longest: prompts.lazy.map { self.positions(of: $0, options) }.max() ?? 0)
     let slotCount = slotCount(for: prompts, capacity: slots.capacity)
     let beginning = SharedBeginning(
-      of: sharesPrefixes ? prompts : [], layers: base.configuration.layerCount, heads: decoder.heads
-    )
+      of: sharesPrefixes ? prompts : [], configuration: base.configuration, heads: decoder.heads)
     var running: [RunningText] = []
     var waiting = Array(prompts.indices)[...]
     while !running.isEmpty || !waiting.isEmpty {
@@ -144,50 +143,6 @@ extension AdaptedModel {
     }
   }
 
-  /// Keys and values of the tokens that all prompts of a call begin with: computed with the first
-  /// prompts, then used by those admitted later.
-  private final class SharedBeginning {
-    let count: Int
-    private(set) var isComputed = false
-    private let heads: AttentionHeads
-    /// (layers, count, keys and values of a row)
-    private let memory: FloatBuffer
-
-    init(of prompts: [[Int32]], layers: Int, heads: AttentionHeads) {
-      // Every prompt keeps a token of its own, which predicts the text.
-      var shared: ArraySlice<Int32> = prompts.first?.dropLast() ?? []
-      for prompt in prompts.dropFirst() {
-        let agreeing = zip(shared, prompt.dropLast()).prefix { $0 == $1 }.count
-        shared = shared.prefix(agreeing)
-      }
-      count = shared.count
-      self.heads = heads
-      memory = FloatBuffer(count: layers * count * (heads.rowWidth - heads.outputWidth))
-    }
-
-    private func stored(_ layer: Int, _ position: Int) -> UnsafeMutablePointer<Float> {
-      memory.base + (layer * count + position) * (heads.rowWidth - heads.outputWidth)
-    }
-
-    /// Keeps keys and values of the beginning of a prompt whose tokens are in rows `path`.
-    func keep(layer: Int, _ queryKeyValue: UnsafePointer<Float>, path: [Int], isLast: Bool) {
-      for position in 0..<count {
-        stored(layer, position).update(
-          from: queryKeyValue + path[position] * heads.rowWidth + heads.outputWidth,
-          count: heads.rowWidth - heads.outputWidth)
-      }
-      isComputed = isLast
-    }
-
-    /// Puts the keys and values to the rows from `row` on.
-    func restore(layer: Int, to queryKeyValue: UnsafeMutablePointer<Float>, row: Int) {
-      for position in 0..<count {
-        (queryKeyValue + (row + position) * heads.rowWidth + heads.outputWidth).update(
-          from: stored(layer, position), count: heads.rowWidth - heads.outputWidth)
-      }
-    }
-  }
-
   /// Computes prompts together and stores their keys and values.
   private func admit(
     _ indices: ArraySlice<Int>, _ prompts: [[Int32]], _ seeds: [UInt64],
@@ -212,26 +167,57 @@ extension AdaptedModel {
           position: prompts[index].count, row: path[path.count - 1]))
     }
     decoder.reserve(rows: max(added + known, Self.mostSlots), positions: slots.capacity)
-    decoder.embed(tree.batch.tokens)
-    decoder.forward(
-      positions: tree.batch.positions, layers: 0..<layers, keeping: false
-    ) { layer, queryKeyValue, out in
-      if known > 0 {
-        beginning.restore(layer: layer, to: queryKeyValue, row: added)
-      } else {
-        beginning.keep(
-          layer: layer, queryKeyValue, path: paths[0], isLast: layer == layers - 1)
-      }
-      for (text, path) in zip(texts, paths) {
-        let cache = text.cache(layer: layer, heads: heads)
-        for (position, row) in path.enumerated() {
-          cache.store(queryKeyValue + row * heads.rowWidth, heads: heads, position: position)
+    var kept = PromptTrunk(
+      indices.map { prompts[$0] }, trunk: trunk, configuration: base.configuration)
+    var first = 0
+    if kept.isFound {
+      first = trunk.depth
+      kept.copyRows(to: decoder.stream(at: first, keeping: false), paths: paths, below: added)
+      for layer in 0..<first {
+        for (index, text) in texts.enumerated() {
+          let cache = text.cache(layer: layer, heads: heads)
+          for position in paths[index].indices {
+            // The queries before keys and values are not read.
+            cache.store(
+              kept.keysAndValues(index, layer: layer, position: position) - heads.outputWidth,
+              heads: heads, position: position)
+          }
         }
       }
-      pool.attention(
-        queryKeyValue, heads: heads, segments: tree.batch.segments, contexts: tree.batch.contexts,
-        into: out)
+      if known == 0 { beginning.keep(from: kept) }
+    } else {
+      decoder.embed(tree.batch.tokens)
     }
+    func compute(_ computed: Range<Int>) {
+      decoder.forward(
+        positions: tree.batch.positions, layers: computed, keeping: false
+      ) { layer, queryKeyValue, out in
+        if known > 0 {
+          beginning.restore(layer: layer, to: queryKeyValue, row: added)
+        } else {
+          beginning.keep(
+            layer: layer, queryKeyValue, path: paths[0], isLast: layer == layers - 1)
+        }
+        for (index, path) in paths.enumerated() {
+          let cache = texts[index].cache(layer: layer, heads: heads)
+          for (position, row) in path.enumerated() {
+            cache.store(queryKeyValue + row * heads.rowWidth, heads: heads, position: position)
+          }
+          kept.keep(index, layer: layer, queryKeyValue, path: path, heads: heads)
+        }
+        pool.attention(
+          queryKeyValue, heads: heads, segments: tree.batch.segments,
+          contexts: tree.batch.contexts, into: out)
+      }
+    }
+    if first < trunk.depth && kept.isUsed {
+      compute(0..<trunk.depth)
+      let stream = decoder.stream(at: trunk.depth, keeping: false)
+      if known == 0 { beginning.keepRows(stream, path: paths[0]) }
+      kept.keepRows(stream, paths: paths, below: added, beginning: beginning)
+      first = trunk.depth
+    }
+    compute(first..<layers)
     decoder.finish(rows: tree.batch.rowCount)
     return texts
   }

@@ -9,8 +9,8 @@ package final class AdaptedModel {
   /// How the model differs from the base.
   enum Change {
     case lowRank(LoRALayout, FloatBuffer)
-    /// Other weights, in `ParameterLayout`.
-    case weights(FloatBuffer)
+    /// Other weights in a part of the region, in `ParameterLayout`.
+    case weights(Range<Int>, FloatBuffer)
   }
 
   let base: ModelWeights
@@ -20,7 +20,7 @@ package final class AdaptedModel {
   package var sharesPrefixes = true
   private let change: Change?
   /// The layers below the first that differs from the base model's.
-  private let trunk: FrozenTrunk
+  let trunk: FrozenTrunk
 
   /// Rows of activations computed at a time.
   static let rowsPerBatch = 768
@@ -32,7 +32,7 @@ package final class AdaptedModel {
     self.base = base
     self.change = change
     self.pool = pool
-    var weights = base.base
+    var changed: ChangedWeights?
     var lowRank: LlamaDecoder.LowRank?
     let trunkDepth: Int
     switch change {
@@ -41,15 +41,15 @@ package final class AdaptedModel {
     case .lowRank(let layout, let values):
       lowRank = LlamaDecoder.LowRank(layout: layout, base: values.base)
       trunkDepth = layout.configuration.layers.lowerBound
-    case .weights(let values):
-      weights = UnsafePointer(values.base)
-      trunkDepth = 0
+    case .weights(let range, let values):
+      changed = ChangedWeights(range: range, base: UnsafePointer(values.base))
+      trunkDepth =
+        range.contains(base.layout.embedding)
+        ? 0 : base.layout.layers.firstIndex { range.contains($0.attentionNorm) } ?? 0
     }
     trunk = FrozenTrunk(depth: trunkDepth, weightsDigest: base.digest, cache: trunkCache)
     decoder = LlamaDecoder(
-      configuration: base.configuration, weights: weights,
-      compressed: weights == base.base ? base.compressed : nil, lowRank: lowRank, pool: pool,
-      headRows: headRows)
+      weights: base, changed: changed, lowRank: lowRank, pool: pool, headRows: headRows)
   }
 
   /// The base model itself.

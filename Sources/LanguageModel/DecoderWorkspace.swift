@@ -78,6 +78,8 @@ struct DecoderWorkspace {
   let wideGradient: UnsafeMutablePointer<Float>
   /// (rows, 3 · rank)
   let lowRankGradient: UnsafeMutablePointer<Float>
+  /// (rank, widest output of a target)
+  let transposedGradient: UnsafeMutablePointer<Float>
   /// (headRows, hidden)
   let headInputGradient: UnsafeMutablePointer<Float>
   /// (headRows): cross-entropy of each row of a chunk.
@@ -153,6 +155,9 @@ struct DecoderWorkspace {
     queryKeyValueGradient = cutter.take(gradientRows * queryKeyValueWidth)
     wideGradient = cutter.take(gradientRows * max(shape.queryWidth, shape.feedForwardSize))
     lowRankGradient = cutter.take(gradientRows * 3 * rank)
+    transposedGradient = cutter.take(
+      training
+        ? rank * max(hidden, shape.queryWidth, shape.keyValueWidth, shape.feedForwardSize) : 0)
     headInputGradient = cutter.take((training ? headRows : 0) * hidden)
     losses = UnsafeMutableRawPointer(cutter.take(2 * headRows))
       .bindMemory(to: Double.self, capacity: headRows)

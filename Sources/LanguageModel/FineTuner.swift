@@ -16,6 +16,8 @@ package final class FineTuner {
   private let decoder: LlamaDecoder
   let trainable: TrainableParameters
   private let loraLayout: LoRALayout?
+  /// The weights that are trained; nil with an adapter beside them.
+  private let changed: ChangedWeights?
   /// The layers that carry no adapter.
   private let trunk: FrozenTrunk
   /// Positions whose logits are computed at a time.
@@ -33,6 +35,8 @@ package final class FineTuner {
   private var tree = PrefixTree()
   private var targets = PredictionTargets()
   private var items: [GroupAlignment.Item] = []
+  private var outputs: [Int] = []
+  private var placeOfRow: [Int] = []
 
   /// - Parameters:
   ///   - headRows: positions whose logits are computed at a time; more of them take more memory and
@@ -51,6 +55,7 @@ package final class FineTuner {
     self.trunkCache = trunkCache
     alignment = GroupAlignment(weight: options.alignmentWeight)
     let lowRank: LlamaDecoder.LowRank?
+    var changed: ChangedWeights?
     let trunkDepth: Int
     switch options.adapter {
     case .lora(let lora):
@@ -59,17 +64,25 @@ package final class FineTuner {
       trainable = TrainableParameters(layout, seed: options.seed)
       lowRank = LlamaDecoder.LowRank(layout: layout, base: trainable.values.base)
       trunkDepth = lora.layers.lowerBound
-    case .full:
+    case .full, .upperLayers:
       loraLayout = nil
-      trainable = TrainableParameters(copying: weights)
+      let range: Range<Int>
+      if case .upperLayers(let lowest) = options.adapter {
+        range = weights.layout.upperLayers(from: lowest)
+        trunkDepth = lowest
+      } else {
+        range = 0..<weights.layout.elementCount
+        trunkDepth = 0
+      }
+      trainable = TrainableParameters(copying: weights, range)
       lowRank = nil
-      trunkDepth = 0
+      changed = ChangedWeights(range: range, base: UnsafePointer(trainable.values.base))
+      weights.releasePages(of: range)
     }
+    self.changed = changed
     trunk = FrozenTrunk(depth: trunkDepth, weightsDigest: weights.digest, cache: trunkCache)
     decoder = LlamaDecoder(
-      configuration: configuration,
-      weights: loraLayout == nil ? UnsafePointer(trainable.values.base) : weights.base,
-      compressed: loraLayout == nil ? nil : weights.compressed, lowRank: lowRank, pool: pool,
+      weights: weights, changed: changed, lowRank: lowRank, pool: pool,
       keptLayers: trunkDepth..<configuration.layerCount,
       recomputesActivations: options.recomputesActivations, headRows: headRows)
   }
@@ -173,8 +186,9 @@ package final class FineTuner {
   package var adapted: AdaptedModel {
     let values = FloatBuffer(copying: trainable.values.base, count: trainable.values.count)
     return AdaptedModel(
-      base: base, change: loraLayout.map { .lowRank($0, values) } ?? .weights(values), pool: pool,
-      trunkCache: trunkCache)
+      base: base,
+      change: loraLayout.map { .lowRank($0, values) }
+        ?? .weights(changed?.range ?? 0..<values.count, values), pool: pool, trunkCache: trunkCache)
   }
 
   /// Names of the trainable tensors, as in Hugging Face and PEFT files.
@@ -243,7 +257,7 @@ package final class FineTuner {
     let batch = tree.batch
     decoder.reserve(rows: batch.rowCount, positions: batch.longestPath)
     let sink = LlamaDecoder.GradientSink(
-      kind: loraLayout == nil ? .full : .lowRank, base: trainable.gradients.base,
+      kind: changed.map { .weights($0.range) } ?? .lowRank, base: trainable.gradients.base,
       accumulating: accumulating)
     decoder.forwardTrunk(
       tree, of: sequences.lazy.map(\.tokens),
@@ -253,12 +267,15 @@ package final class FineTuner {
         : sequences.indices.map { index in
           index - sequences.startIndex..<index - sequences.startIndex + 1
         }, sharing: options.sharesPrefixes, keeping: true, trunk: trunk)
+    // The alignment term reads every row, the cross-entropy only those that predict.
+    let outputs = options.alignmentWeight > 0 ? nil : predictingRows(of: batch.rowCount)
+    let outputCount = outputs?.count ?? batch.rowCount
     decoder.forward(
-      batch, layers: trunk.depth..<base.configuration.layerCount, keeping: true)
-    decoder.finish(rows: batch.rowCount)
+      batch, layers: trunk.depth..<base.configuration.layerCount, keeping: true, outputs: outputs)
+    decoder.finish(rows: outputCount)
     var loss =
       decoder.crossEntropy(
-        targets, rows: batch.rowCount, gradientScale: crossEntropyScale, into: sink)
+        targets, rows: outputCount, gradientScale: crossEntropyScale, into: sink)
       * Double(crossEntropyScale)
     if options.alignmentWeight > 0 {
       loss +=
@@ -267,12 +284,26 @@ package final class FineTuner {
           gradient: decoder.workspace.hiddenGradient, gradientScale: alignmentScale,
           updating: updatingRunningMeans) * Double(alignmentScale)
     }
-    decoder.finishBackward(rows: batch.rowCount, into: sink)
-    decoder.backward(batch, into: sink)
-    if sink.kind == .full {
+    decoder.finishBackward(rows: outputCount, into: sink)
+    decoder.backward(batch, outputs: outputs, into: sink)
+    if sink.covers(base.layout.embedding) {
       decoder.embeddingBackward(batch.tokens, skipping: options.paddingToken, into: sink)
     }
     return loss
+  }
+
+  /// The rows of `targets` among `count`, each once and rising; the targets then count among these.
+  private func predictingRows(of count: Int) -> [Int] {
+    placeOfRow.removeAll(keepingCapacity: true)
+    outputs.removeAll(keepingCapacity: true)
+    for _ in 0..<count { placeOfRow.append(-1) }
+    for row in targets.rows { placeOfRow[row] = 0 }
+    for row in 0..<count where placeOfRow[row] == 0 {
+      placeOfRow[row] = outputs.count
+      outputs.append(row)
+    }
+    for index in targets.rows.indices { targets.rows[index] = placeOfRow[targets.rows[index]] }
+    return outputs
   }
 
   private func pack(_ sequences: ArraySlice<TrainingSequence>) {

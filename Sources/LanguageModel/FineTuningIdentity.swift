@@ -44,6 +44,7 @@ extension FineTuningOptions {
     let adapterText =
       switch adapter {
       case .full: "full"
+      case .upperLayers(let lowest): "layers(from=\(lowest))"
       case .lora(let lora):
         "lora(rank=\(lora.rank) alpha=\(lora.alpha.bitPattern) "
           + "targets=\(lora.targets.sorted().map(\.rawValue).joined(separator: ",")) "

@@ -26,6 +26,8 @@ package enum Adapter: Sendable, Hashable {
   case lora(LoRAConfiguration)
   /// Every weight.
   case full
+  /// Every weight of the layers from this one on, and the final normalisation.
+  case upperLayers(from: Int)
 }
 
 /// How to fine-tune.
@@ -97,7 +99,14 @@ package struct FineTuningOptions: Sendable, Hashable {
         throw FineTuningError.invalidOption(name: name, value: "\(value)", allowed: allowed)
       }
     }
-    if case .lora(let lora) = adapter { try lora.validate(for: configuration) }
+    switch adapter {
+    case .lora(let lora): try lora.validate(for: configuration)
+    case .full: break
+    case .upperLayers(let lowest):
+      try check(
+        (0..<configuration.layerCount).contains(lowest), "lowest trained layer", lowest,
+        "0 to \(configuration.layerCount - 1)")
+    }
     try check(epochs >= 1, "epochs", epochs, "at least 1")
     try check(batchSize >= 1, "batch size", batchSize, "at least 1")
     try check(

@@ -28,7 +28,7 @@ extension LlamaDecoder {
       let input = Matrix(workspace.headInput, rows: range.count, columns: hidden)
       let logits = MutableMatrix(
         workspace.logits, rows: range.count, columns: configuration.vocabularySize)
-      if keptLayers.isEmpty, let head = compressed?.head {
+      if let head = compressedHead {
         pool.multiply(input, head, into: logits)
       } else {
         pool.multiply(input, headWeights, transposingB: true, into: logits)
@@ -39,13 +39,13 @@ extension LlamaDecoder {
 
   private var headWeights: Matrix {
     Matrix(
-      weights + layout.head, rows: configuration.vocabularySize,
+      weights(layout.head), rows: configuration.vocabularySize,
       columns: configuration.hiddenSize)
   }
 
   /// Sum of the cross-entropies of `targets`, in nats. Unless `gradientScale` is nil, writes the
   /// gradient of this sum times the scale with respect to the final hidden states to
-  /// `workspace.hiddenGradient`, and that of the head to `sink` if it takes all weights.
+  /// `workspace.hiddenGradient`, and that of the head to `sink` if it is trained.
   func crossEntropy(
     _ targets: PredictionTargets, rows: Int, gradientScale: Float? = nil,
     into sink: GradientSink? = nil
@@ -64,20 +64,24 @@ extension LlamaDecoder {
         for position in 0..<range.count { sum += workspace.losses[position] }
         guard gradientScale != nil else { return }
         let gradient = Matrix(logits.base, rows: logits.rows, columns: logits.columns)
-        pool.multiply(
-          gradient, headWeights,
-          into: MutableMatrix(workspace.headInputGradient, rows: range.count, columns: hidden))
+        let inputGradient = MutableMatrix(
+          workspace.headInputGradient, rows: range.count, columns: hidden)
+        if let head = compressedHead {
+          pool.multiplyTransposed(gradient, head, into: inputGradient)
+        } else {
+          pool.multiply(gradient, headWeights, into: inputGradient)
+        }
         for (position, row) in targets.rows[range].enumerated() {
           let to = workspace.hiddenGradient + row * hidden
           let from = workspace.headInputGradient + position * hidden
           for column in 0..<hidden { to[column] += from[column] }
         }
-        if let sink, sink.kind == .full {
+        if let sink, sink.covers(layout.head) {
           pool.multiply(
             gradient, transposingA: true,
             Matrix(workspace.headInput, rows: range.count, columns: hidden),
             into: MutableMatrix(
-              sink.base + layout.head, rows: configuration.vocabularySize, columns: hidden),
+              sink.gradient(layout.head), rows: configuration.vocabularySize, columns: hidden),
             accumulating: sink.accumulating || range.lowerBound > 0)
         }
       }
@@ -89,15 +93,15 @@ extension LlamaDecoder {
   /// normalisation, whose forward pass was the latest normalisation.
   func finishBackward(rows: Int, into sink: GradientSink) {
     let hidden = configuration.hiddenSize
-    if sink.kind == .full {
+    if sink.covers(layout.finalNorm) {
       pool.rmsNormWeightGradient(
         workspace.output, rows: rows, width: hidden, scale: workspace.normScales,
-        dy: workspace.hiddenGradient, into: sink.base + layout.finalNorm,
+        dy: workspace.hiddenGradient, into: sink.gradient(layout.finalNorm),
         accumulating: sink.accumulating)
     }
     workspace.streamGradient.update(repeating: 0, count: rows * hidden)
     pool.rmsNormBackward(
-      workspace.output, rows: rows, width: hidden, weight: weights + layout.finalNorm,
+      workspace.output, rows: rows, width: hidden, weight: weights(layout.finalNorm),
       epsilon: configuration.normEpsilon, dy: workspace.hiddenGradient,
       addingTo: workspace.streamGradient)
   }
@@ -106,7 +110,7 @@ extension LlamaDecoder {
   /// With a tied head, that of the head must be there already. Rows of `skipped` are left out.
   func embeddingBackward(_ tokens: [Int32], skipping skipped: Int32?, into sink: GradientSink) {
     let hidden = configuration.hiddenSize
-    let embedding = sink.base + layout.embedding
+    let embedding = sink.gradient(layout.embedding)
     if !sink.accumulating && !configuration.tiesEmbeddings {
       pool.fill(embedding, with: 0, count: configuration.vocabularySize * hidden)
     }

@@ -8,11 +8,11 @@ extension LlamaDecoder {
     _ offsets: ParameterLayout.Layer, _ own: LayerActivations, rows: Int
   ) {
     let queryKeyValue = MutableMatrix(own.queryKeyValue, rows: rows, columns: heads.rowWidth)
-    if let bias = offsets.queryKeyValueBias { pool.add(weights + bias, toRowsOf: queryKeyValue) }
+    if let bias = offsets.queryKeyValueBias { pool.add(weights(bias), toRowsOf: queryKeyValue) }
     if let norms = offsets.headNorms {
       pool.normalizeHeads(
-        queryKeyValue, heads: heads, queryWeight: weights + norms.query,
-        keyWeight: weights + norms.key, epsilon: configuration.normEpsilon,
+        queryKeyValue, heads: heads, queryWeight: weights(norms.query),
+        keyWeight: weights(norms.key), epsilon: configuration.normEpsilon,
         keeping: keptLayers.isEmpty ? nil : own.unnormalizedHeads)
     }
   }
@@ -24,20 +24,21 @@ extension LlamaDecoder {
   ) {
     let gradient = MutableMatrix(
       workspace.queryKeyValueGradient, rows: rows, columns: heads.rowWidth)
-    let isFull = sink.kind == .full
+    let isFull = sink.takesWeights
     if let norms = offsets.headNorms {
       if isFull {
         pool.normalizeHeadsWeightGradient(
           own.unnormalizedHeads, heads: heads, epsilon: configuration.normEpsilon,
-          dy: gradient, queryWeight: sink.base + norms.query, keyWeight: sink.base + norms.key,
+          dy: gradient, queryWeight: sink.gradient(norms.query),
+          keyWeight: sink.gradient(norms.key),
           accumulating: sink.accumulating)
       }
       pool.normalizeHeadsBackward(
-        own.unnormalizedHeads, heads: heads, queryWeight: weights + norms.query,
-        keyWeight: weights + norms.key, epsilon: configuration.normEpsilon, gradient: gradient)
+        own.unnormalizedHeads, heads: heads, queryWeight: weights(norms.query),
+        keyWeight: weights(norms.key), epsilon: configuration.normEpsilon, gradient: gradient)
     }
     if isFull, let bias = offsets.queryKeyValueBias {
-      pool.sumRows(of: gradient, into: sink.base + bias, accumulating: sink.accumulating)
+      pool.sumRows(of: gradient, into: sink.gradient(bias), accumulating: sink.accumulating)
     }
   }
 }

@@ -2,8 +2,8 @@ import TransformerKernels
 
 /// The forward and backward pass of a Llama-family decoder over packed rows.
 ///
-/// Holds no weights of its own: it reads those at `weights` (in `ParameterLayout`) and, beside them,
-/// those of an adapter (in `LoRALayout`). Every value of a row depends only on the tokens before it
+/// Holds no weights of its own: it reads those of the base model, or others in their place, and,
+/// beside them, those of an adapter (in `LoRALayout`). Every value of a row depends only on the tokens before it
 /// in its sequence, to the last bit: not on the other rows of the batch, nor on threads.
 final class LlamaDecoder {
   /// Adapter matrices beside the weights.
@@ -14,13 +14,11 @@ final class LlamaDecoder {
 
   let configuration: LlamaConfiguration
   let layout: ParameterLayout
-  let weights: UnsafePointer<Float>
+  private let base: ModelWeights
+  private let changed: ChangedWeights?
   let lowRank: LowRank?
   let heads: AttentionHeads
   let pool: ThreadPool
-  /// The same weights in fewer bits, for the forward pass; nil where `weights` are not those of a
-  /// file.
-  let compressed: CompressedWeights?
   private let recomputesActivations: Bool
   /// Layers whose activations a keeping forward pass keeps.
   let keptLayers: Range<Int>
@@ -31,19 +29,19 @@ final class LlamaDecoder {
   static let defaultHeadRows = 256
 
   /// - Parameters:
-  ///   - compressed: expands to `weights`.
+  ///   - changed: weights in place of the base model's.
   ///   - keptLayers: the layers that a backward pass will visit; empty for inference.
   ///   - headRows: rows whose logits are computed at a time.
   init(
-    configuration: LlamaConfiguration, weights: UnsafePointer<Float>,
-    compressed: CompressedWeights?, lowRank: LowRank?, pool: ThreadPool,
+    weights: ModelWeights, changed: ChangedWeights? = nil, lowRank: LowRank?, pool: ThreadPool,
     keptLayers: Range<Int> = 0..<0,
     recomputesActivations: Bool = false, headRows: Int = LlamaDecoder.defaultHeadRows
   ) {
+    let configuration = weights.configuration
     self.configuration = configuration
-    layout = ParameterLayout(configuration)
-    self.weights = weights
-    self.compressed = compressed
+    layout = weights.layout
+    base = weights
+    self.changed = changed
     self.lowRank = lowRank
     heads = AttentionHeads(
       queryCount: configuration.headCount, keyValueCount: configuration.keyValueHeadCount,
@@ -60,6 +58,25 @@ final class LlamaDecoder {
       width: configuration.headDimension, positions: min(64, configuration.maximumPositions),
       theta: configuration.ropeTheta, scaling: configuration.rotaryScaling)
   }
+
+  /// The weights at an offset of `ParameterLayout`.
+  func weights(_ offset: Int) -> UnsafePointer<Float> {
+    if let changed, changed.range.contains(offset) {
+      return changed.base + (offset - changed.range.lowerBound)
+    }
+    return base.base + offset
+  }
+
+  /// The compressed matrices of `layer`; nil where there are none, or its weights are not the base
+  /// model's.
+  private func compressed(_ layer: Int) -> CompressedWeights.Layer? {
+    isChanged(layout.layers[layer].attentionNorm) ? nil : base.compressed?.layers[layer]
+  }
+
+  /// The compressed head, likewise.
+  var compressedHead: CompressedMatrix? { isChanged(layout.head) ? nil : base.compressed?.head }
+
+  private func isChanged(_ offset: Int) -> Bool { changed?.range.contains(offset) == true }
 
   /// Makes room for `rows` rows and `positions` positions. Allocates only when it grows; contents
   /// are lost then.
@@ -88,17 +105,23 @@ final class LlamaDecoder {
   /// Writes the embedding of each token to the stream that enters layer 0.
   func embed(_ tokens: [Int32], keeping: Bool = false) {
     let hidden = configuration.hiddenSize
+    let embedding = weights(layout.embedding)
     let stream = stream(at: 0, keeping: keeping)
     for (row, token) in tokens.enumerated() {
       (stream + row * hidden).update(
-        from: weights + layout.embedding + Int(token) * hidden, count: hidden)
+        from: embedding + Int(token) * hidden, count: hidden)
     }
   }
 
   /// Computes `layers` for the rows of `batch`, whose stream has been written before.
-  func forward(_ batch: TokenBatch, layers: Range<Int>, keeping: Bool = false) {
+  ///
+  /// - Parameter outputs: rising rows of the last layer's output that will be read, which then lie one
+  ///   after the other; nil for all. The last layer mixes no rows after its attention.
+  func forward(
+    _ batch: TokenBatch, layers: Range<Int>, keeping: Bool = false, outputs: [Int]? = nil
+  ) {
     forward(
-      positions: batch.positions, layers: layers, keeping: keeping
+      positions: batch.positions, layers: layers, keeping: keeping, outputs: outputs
     ) { _, queryKeyValue, out in
       pool.attention(
         queryKeyValue, heads: heads, segments: batch.segments, contexts: batch.contexts, into: out)
@@ -107,12 +130,14 @@ final class LlamaDecoder {
 
   /// Computes `layers`; `attend` maps a layer's queries, keys and values to its attention output.
   func forward(
-    positions: [Int32], layers: Range<Int>, keeping: Bool,
+    positions: [Int32], layers: Range<Int>, keeping: Bool, outputs: [Int]? = nil,
     attend: (Int, UnsafeMutablePointer<Float>, UnsafeMutablePointer<Float>) -> Void
   ) {
     for layer in layers {
       forward(
-        layer, positions: positions, activations(of: layer, keeping: keeping),
+        layer, positions: positions,
+        outputs: layer == configuration.layerCount - 1 ? outputs : nil,
+        activations(of: layer, keeping: keeping),
         into: stream(at: layer + 1, keeping: keeping), attend: attend)
     }
   }
@@ -121,7 +146,7 @@ final class LlamaDecoder {
   func finish(rows: Int) {
     pool.rmsNorm(
       workspace.output, rows: rows, width: configuration.hiddenSize,
-      weight: weights + layout.finalNorm, epsilon: configuration.normEpsilon,
+      weight: weights(layout.finalNorm), epsilon: configuration.normEpsilon,
       into: workspace.normed, scale: workspace.normScales)
   }
 
@@ -131,47 +156,81 @@ final class LlamaDecoder {
   }
 
   private func forward(
-    _ layer: Int, positions: [Int32], _ own: LayerActivations,
+    _ layer: Int, positions: [Int32], outputs: [Int]?, _ own: LayerActivations,
     into output: UnsafeMutablePointer<Float>,
     attend: (Int, UnsafeMutablePointer<Float>, UnsafeMutablePointer<Float>) -> Void
   ) {
-    let rows = positions.count
+    var rows = positions.count
     let hidden = configuration.hiddenSize
     let offsets = layout.layers[layer]
     let groups = lowRank?.layout.layer(layer)
-    // The backward pass reads the Float32 rows of its layers anyway; beside them the compressed ones
-    // would only take memory.
-    let compressed = keptLayers.contains(layer) ? nil : compressed?.layers[layer]
+    let compressed = compressed(layer)
 
     pool.rmsNorm(
-      own.input, rows: rows, width: hidden, weight: weights + offsets.attentionNorm,
+      own.input, rows: rows, width: hidden, weight: weights(offsets.attentionNorm),
       epsilon: configuration.normEpsilon, into: workspace.normed)
     project(
-      Projection(self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue),
-      workspace.normed, rows: rows, compressed: compressed?.queryKeyValue,
+      Projection(
+        self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue,
+        compressed?.queryKeyValue),
+      workspace.normed, rows: rows,
       lowRank: own.lowRank.queryKeyValue, into: own.queryKeyValue, addingTo: nil)
     shiftAndNormalizeHeads(offsets, own, rows: rows)
     rotate(own.queryKeyValue, positions: positions)
     attend(layer, own.queryKeyValue, own.attention)
+    var residual = own.input
+    if let outputs {
+      rows = outputs.count
+      gather(outputs, of: own.attention, width: heads.outputWidth, into: own.attention)
+      gather(outputs, of: own.input, width: hidden, into: own.middle)
+      residual = own.middle
+    }
     project(
-      Projection(self, offsets.attentionOutput, hidden, heads.outputWidth, groups?.output),
-      own.attention, rows: rows, compressed: compressed?.attentionOutput,
-      lowRank: own.lowRank.output,
-      into: own.middle, addingTo: own.input)
+      Projection(
+        self, offsets.attentionOutput, hidden, heads.outputWidth, groups?.output,
+        compressed?.attentionOutput),
+      own.attention, rows: rows, lowRank: own.lowRank.output,
+      into: own.middle, addingTo: residual)
 
     pool.rmsNorm(
-      own.middle, rows: rows, width: hidden, weight: weights + offsets.feedForwardNorm,
+      own.middle, rows: rows, width: hidden, weight: weights(offsets.feedForwardNorm),
       epsilon: configuration.normEpsilon, into: workspace.normed)
     project(
-      Projection(self, offsets.gateUp, 2 * configuration.feedForwardSize, hidden, groups?.gateUp),
-      workspace.normed, rows: rows, compressed: compressed?.gateUp, lowRank: own.lowRank.gateUp,
+      Projection(
+        self, offsets.gateUp, 2 * configuration.feedForwardSize, hidden, groups?.gateUp,
+        compressed?.gateUp),
+      workspace.normed, rows: rows, lowRank: own.lowRank.gateUp,
       into: own.gateUp, addingTo: nil)
     pool.swiGLU(
       own.gateUp, rows: rows, width: configuration.feedForwardSize, into: workspace.activation)
     project(
-      Projection(self, offsets.down, hidden, configuration.feedForwardSize, groups?.down),
-      workspace.activation, rows: rows, compressed: compressed?.down, lowRank: own.lowRank.down,
+      Projection(
+        self, offsets.down, hidden, configuration.feedForwardSize, groups?.down, compressed?.down),
+      workspace.activation, rows: rows, lowRank: own.lowRank.down,
       into: output, addingTo: own.middle)
+  }
+
+  /// Puts rows of `x` (rows, width) one after the other. They rise, so `out` may be `x`.
+  private func gather(
+    _ rows: [Int], of x: UnsafeMutablePointer<Float>, width: Int,
+    into out: UnsafeMutablePointer<Float>
+  ) {
+    for (place, row) in rows.enumerated() where x + row * width != out + place * width {
+      (out + place * width).update(from: x + row * width, count: width)
+    }
+  }
+
+  /// The reverse of `gather` in place, to `count` rows: the others become zero.
+  private func scatter(
+    _ rows: [Int], count: Int, in x: UnsafeMutablePointer<Float>, width: Int
+  ) {
+    var end = count
+    for (place, row) in rows.enumerated().reversed() {
+      (x + (row + 1) * width).update(repeating: 0, count: (end - row - 1) * width)
+      if place != row { (x + row * width).update(from: x + place * width, count: width) }
+      end = row
+    }
+    x.update(repeating: 0, count: end * width)
   }
 
   private func rotate(
@@ -191,29 +250,31 @@ final class LlamaDecoder {
     let weight: Matrix
     let offset: Int
     let group: LoRALayout.Group?
+    /// Expands to `weight`; nil if there is no such form.
+    let compressed: CompressedMatrix?
 
     init(
       _ decoder: LlamaDecoder, _ offset: Int, _ outputs: Int, _ inputs: Int,
-      _ group: LoRALayout.Group?
+      _ group: LoRALayout.Group?, _ compressed: CompressedMatrix?
     ) {
-      weight = Matrix(decoder.weights + offset, rows: outputs, columns: inputs)
+      weight = Matrix(decoder.weights(offset), rows: outputs, columns: inputs)
       self.offset = offset
       self.group = group
+      self.compressed = compressed
     }
   }
 
   /// `out` = (`addingTo` +) x Wᵀ + scale · x Aᵀ Bᵀ. `lowRank` receives scale · x Aᵀ.
   private func project(
     _ projection: Projection, _ x: UnsafeMutablePointer<Float>, rows: Int,
-    compressed: CompressedMatrix?, lowRank u: UnsafeMutablePointer<Float>,
-    into out: UnsafeMutablePointer<Float>,
+    lowRank u: UnsafeMutablePointer<Float>, into out: UnsafeMutablePointer<Float>,
     addingTo base: UnsafeMutablePointer<Float>?
   ) {
     let weight = projection.weight
     let input = Matrix(x, rows: rows, columns: weight.columns)
     let output = MutableMatrix(out, rows: rows, columns: weight.rows)
     if let base, base != out { out.update(from: base, count: rows * weight.rows) }
-    if let compressed {
+    if let compressed = projection.compressed {
       pool.multiply(input, compressed, into: output, accumulating: base != nil)
     } else {
       pool.multiply(input, weight, transposingB: true, into: output, accumulating: base != nil)
@@ -244,13 +305,31 @@ final class LlamaDecoder {
     enum Kind {
       /// In `LoRALayout`.
       case lowRank
-      /// In `ParameterLayout`.
-      case full
+      /// This part of `ParameterLayout`.
+      case weights(Range<Int>)
     }
     let kind: Kind
     let base: UnsafeMutablePointer<Float>
     /// Whether gradients are added to what is there, rather than replacing it.
     let accumulating: Bool
+
+    /// Whether the model's weights themselves are trained.
+    var takesWeights: Bool {
+      if case .weights = kind { true } else { false }
+    }
+
+    /// Whether the weights at an offset of `ParameterLayout` are trained.
+    func covers(_ offset: Int) -> Bool {
+      if case .weights(let range) = kind { range.contains(offset) } else { false }
+    }
+
+    /// Where the gradient of trained weights at an offset of `ParameterLayout` goes.
+    func gradient(_ offset: Int) -> UnsafeMutablePointer<Float> {
+      guard case .weights(let range) = kind, range.contains(offset) else {
+        preconditionFailure("the weights at \(offset) are not trained")
+      }
+      return base + (offset - range.lowerBound)
+    }
   }
 
   /// Propagates `workspace.streamGradient`, the gradient of the stream that leaves the last layer,
@@ -258,13 +337,17 @@ final class LlamaDecoder {
   /// `streamGradient` belongs to the stream that enters the lowest kept layer, if that was needed.
   ///
   /// The activations are consumed.
-  func backward(_ batch: TokenBatch, into sink: GradientSink) {
+  ///
+  /// - Parameter outputs: as in the forward pass: rows of `streamGradient` at the start.
+  func backward(_ batch: TokenBatch, outputs: [Int]? = nil, into sink: GradientSink) {
     for layer in keptLayers.reversed() {
       let own = workspace.kept[layer - keptLayers.lowerBound]
+      let outputs = layer == configuration.layerCount - 1 ? outputs : nil
       if recomputesActivations {
         // The output goes where nothing is needed any more.
         forward(
-          layer, positions: batch.positions, own, into: workspace.normedGradient
+          layer, positions: batch.positions, outputs: outputs, own,
+          into: workspace.normedGradient
         ) { _, queryKeyValue, out in
           pool.attention(
             queryKeyValue, heads: heads, segments: batch.segments, contexts: batch.contexts,
@@ -272,34 +355,37 @@ final class LlamaDecoder {
         }
       }
       backward(
-        layer, batch, own, into: sink,
-        needsInput: sink.kind == .full || layer > keptLayers.lowerBound)
+        layer, batch, outputs: outputs, own, into: sink,
+        needsInput: sink.takesWeights || layer > keptLayers.lowerBound)
     }
   }
 
   private func backward(
-    _ layer: Int, _ batch: TokenBatch, _ own: LayerActivations, into sink: GradientSink,
-    needsInput: Bool
+    _ layer: Int, _ batch: TokenBatch, outputs: [Int]?, _ own: LayerActivations,
+    into sink: GradientSink, needsInput: Bool
   ) {
-    let rows = batch.rowCount
+    var rows = outputs?.count ?? batch.rowCount
     let hidden = configuration.hiddenSize
     let feedForward = configuration.feedForwardSize
     let offsets = layout.layers[layer]
     let groups = lowRank?.layout.layer(layer)
+    let compressed = compressed(layer)
     let dx = workspace.streamGradient
     let dNormed = workspace.normedGradient
 
     // Feed-forward: x_out = middle + down(swiglu(gateUp(norm(middle)))).
-    let down = Projection(self, offsets.down, hidden, feedForward, groups?.down)
+    let down = Projection(
+      self, offsets.down, hidden, feedForward, groups?.down, compressed?.down)
     inputGradient(down, dx, rows: rows, into: workspace.wideGradient)
-    let needsActivation = sink.kind == .full || groups?.down != nil
+    let needsActivation = sink.takesWeights || groups?.down != nil
     pool.swiGLUBackward(
       own.gateUp, rows: rows, width: feedForward, dout: workspace.wideGradient,
       recomputing: needsActivation ? workspace.activation : nil)
     parameterGradient(
       down, dx, input: workspace.activation, rows: rows, lowRank: own.lowRank.down, into: sink)
-    let needsGateUp = sink.kind == .full || groups?.gateUp != nil
-    let gateUp = Projection(self, offsets.gateUp, 2 * feedForward, hidden, groups?.gateUp)
+    let needsGateUp = sink.takesWeights || groups?.gateUp != nil
+    let gateUp = Projection(
+      self, offsets.gateUp, 2 * feedForward, hidden, groups?.gateUp, compressed?.gateUp)
     inputGradient(gateUp, own.gateUp, rows: rows, into: dNormed)
     if needsGateUp {
       norm(own.middle, rows: rows, weight: offsets.feedForwardNorm)
@@ -311,21 +397,28 @@ final class LlamaDecoder {
 
     // Attention: middle = input + o(attention(qkv(norm(input)))).
     let output = Projection(
-      self, offsets.attentionOutput, hidden, heads.outputWidth, groups?.output)
+      self, offsets.attentionOutput, hidden, heads.outputWidth, groups?.output,
+      compressed?.attentionOutput)
     inputGradient(output, dx, rows: rows, into: workspace.wideGradient)
     parameterGradient(
       output, dx, input: own.attention, rows: rows, lowRank: own.lowRank.output, into: sink)
     guard needsInput || groups?.queryKeyValue != nil else { return }
+    if let outputs {
+      rows = batch.rowCount
+      scatter(outputs, count: rows, in: workspace.wideGradient, width: heads.outputWidth)
+      scatter(outputs, count: rows, in: dx, width: hidden)
+    }
     pool.attentionBackward(
       own.queryKeyValue, heads: heads, segments: batch.segments, contexts: batch.contexts,
       dout: workspace.wideGradient, into: workspace.queryKeyValueGradient)
     rotate(workspace.queryKeyValueGradient, positions: batch.positions, inverse: true)
     shiftAndNormalizeHeadsBackward(offsets, own, rows: rows, into: sink)
     let queryKeyValue = Projection(
-      self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue)
+      self, offsets.queryKeyValue, heads.rowWidth, hidden, groups?.queryKeyValue,
+      compressed?.queryKeyValue)
     inputGradient(
       queryKeyValue, workspace.queryKeyValueGradient, rows: rows, into: needsInput ? dNormed : nil)
-    if sink.kind == .full || groups?.queryKeyValue != nil {
+    if sink.takesWeights || groups?.queryKeyValue != nil {
       norm(own.input, rows: rows, weight: offsets.attentionNorm)
       parameterGradient(
         queryKeyValue, workspace.queryKeyValueGradient, input: workspace.normed, rows: rows,
@@ -339,7 +432,7 @@ final class LlamaDecoder {
   /// Computes a normalisation of the forward pass again.
   private func norm(_ x: UnsafeMutablePointer<Float>, rows: Int, weight: Int) {
     pool.rmsNorm(
-      x, rows: rows, width: configuration.hiddenSize, weight: weights + weight,
+      x, rows: rows, width: configuration.hiddenSize, weight: weights(weight),
       epsilon: configuration.normEpsilon, into: workspace.normed, scale: workspace.normScales)
   }
 
@@ -348,13 +441,13 @@ final class LlamaDecoder {
   private func normGradient(
     _ x: UnsafeMutablePointer<Float>, rows: Int, weight: Int, into sink: GradientSink
   ) {
-    if sink.kind == .full {
+    if sink.takesWeights {
       pool.rmsNormWeightGradient(
         x, rows: rows, width: configuration.hiddenSize, scale: workspace.normScales,
-        dy: workspace.normedGradient, into: sink.base + weight, accumulating: sink.accumulating)
+        dy: workspace.normedGradient, into: sink.gradient(weight), accumulating: sink.accumulating)
     }
     pool.rmsNormBackward(
-      x, rows: rows, width: configuration.hiddenSize, weight: weights + weight,
+      x, rows: rows, width: configuration.hiddenSize, weight: weights(weight),
       epsilon: configuration.normEpsilon, dy: workspace.normedGradient,
       addingTo: workspace.streamGradient)
   }
@@ -367,7 +460,12 @@ final class LlamaDecoder {
     let weight = projection.weight
     let output = Matrix(dy, rows: rows, columns: weight.rows)
     if let dx {
-      pool.multiply(output, weight, into: MutableMatrix(dx, rows: rows, columns: weight.columns))
+      let result = MutableMatrix(dx, rows: rows, columns: weight.columns)
+      if let compressed = projection.compressed {
+        pool.multiplyTransposed(output, compressed, into: result)
+      } else {
+        pool.multiply(output, weight, into: result)
+      }
     }
     guard let lowRank, let group = projection.group else { return }
     let rank = lowRank.layout.configuration.rank
@@ -398,11 +496,11 @@ final class LlamaDecoder {
     let weight = projection.weight
     let input = Matrix(input, rows: rows, columns: weight.columns)
     switch sink.kind {
-    case .full:
+    case .weights:
       pool.multiply(
         Matrix(dy, rows: rows, columns: weight.rows), transposingA: true, input,
         into: MutableMatrix(
-          sink.base + projection.offset, rows: weight.rows, columns: weight.columns),
+          sink.gradient(projection.offset), rows: weight.rows, columns: weight.columns),
         accumulating: sink.accumulating)
     case .lowRank:
       guard let lowRank, let group = projection.group else { return }
@@ -413,13 +511,18 @@ final class LlamaDecoder {
         into: MutableMatrix(sink.base + group.a, rows: width, columns: weight.columns),
         accumulating: sink.accumulating)
       for (index, member) in group.members.enumerated() {
+        let gradient = MutableMatrix(
+          sink.base + member.b, rows: member.outputWidth, columns: rank)
+        // Few rows and many columns suit the product; elements are the same sums.
+        let transposed = MutableMatrix(
+          workspace.transposedGradient, rows: rank, columns: member.outputWidth)
+        if sink.accumulating { pool.transpose(gradient, into: transposed) }
         pool.multiply(
+          Matrix(u + index * rank, rows: rows, columns: rank, stride: width), transposingA: true,
           Matrix(
             dy + member.outputColumn, rows: rows, columns: member.outputWidth,
-            stride: weight.rows), transposingA: true,
-          Matrix(u + index * rank, rows: rows, columns: rank, stride: width),
-          into: MutableMatrix(sink.base + member.b, rows: member.outputWidth, columns: rank),
-          accumulating: sink.accumulating)
+            stride: weight.rows), into: transposed, accumulating: sink.accumulating)
+        pool.transpose(transposed, into: gradient)
       }
     }
   }

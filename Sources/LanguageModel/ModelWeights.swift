@@ -1,3 +1,9 @@
+#if canImport(Darwin)
+  import Darwin
+#else
+  import Glibc
+#endif
+
 /// Where each parameter tensor lies in one flat Float32 region, in elements.
 ///
 /// Weights, gradients and optimizer moments of full fine-tuning all use this layout, so that a
@@ -70,6 +76,20 @@ package struct ParameterLayout: Sendable, Hashable {
       configuration.tiesEmbeddings ? embedding : place(configuration.vocabularySize * hidden)
     elementCount = next
   }
+
+  /// Where the weights lie that fine-tuning the layers from `lowest` on changes: theirs and the
+  /// final normalisation.
+  func upperLayers(from lowest: Int) -> Range<Int> {
+    layers[lowest].attentionNorm..<(head > finalNorm ? head : elementCount)
+  }
+}
+
+/// Weights in place of those in a part of the base model's region.
+struct ChangedWeights {
+  /// The part of the region, in elements of `ParameterLayout`.
+  let range: Range<Int>
+  /// `range.count` elements.
+  let base: UnsafePointer<Float>
 }
 
 /// The weights of a decoder in Float32, read-only and shared by every thread (and, when mapped from
@@ -83,29 +103,47 @@ package final class ModelWeights: @unchecked Sendable {
   package let base: UnsafePointer<Float>
   /// The matrices among them in fewer bits, for forward passes; nil when there are none.
   package let compressed: CompressedWeights?
+  /// Whether the region is a file mapped read-only.
+  private let isMapped: Bool
   private let release: @Sendable () -> Void
 
   /// - Parameters:
   ///   - compressed: expands to the same weights.
+  ///   - isMapped: whether the region is a file mapped read-only and shared.
   ///   - release: frees or unmaps the region behind `base`; called once.
   package init(
     configuration: LlamaConfiguration, digest: String, base: UnsafePointer<Float>,
-    compressed: CompressedWeights? = nil, release: @escaping @Sendable () -> Void
+    compressed: CompressedWeights? = nil, isMapped: Bool = false,
+    release: @escaping @Sendable () -> Void
   ) {
     self.configuration = configuration
     self.layout = ParameterLayout(configuration)
     self.digest = digest
     self.base = base
     self.compressed = compressed
+    self.isMapped = isMapped
     self.release = release
   }
 
   deinit { release() }
 
+  /// Says that `range` of the region will not be read soon, because there is a copy: pages of a mapped
+  /// file then count for this process no longer. Reading them later brings them back.
+  func releasePages(of range: Range<Int>) {
+    guard isMapped else { return }
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let first = (UInt(bitPattern: base + range.lowerBound) + UInt(page) - 1) / UInt(page)
+    let end = UInt(bitPattern: base + range.upperBound) / UInt(page)
+    guard first < end, let start = UnsafeMutableRawPointer(bitPattern: first * UInt(page)) else {
+      return
+    }
+    madvise(start, Int(end - first) * page, Int32(MADV_DONTNEED))
+  }
+
   /// The same weights with their compressed form.
   func with(_ compressed: CompressedWeights?) -> ModelWeights {
     ModelWeights(
       configuration: configuration, digest: digest, base: base, compressed: compressed,
-      release: { withExtendedLifetime(self) {} })
+      isMapped: isMapped, release: { withExtendedLifetime(self) {} })
   }
 }

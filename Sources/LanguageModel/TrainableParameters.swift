@@ -38,14 +38,13 @@ final class TrainableParameters {
     }
   }
 
-  /// A copy of all weights.
-  init(copying weights: ModelWeights) {
-    let layout = weights.layout
-    tensors = layout.tensors(of: weights.configuration)
-    values = FloatBuffer(copying: weights.base, count: layout.elementCount)
-    gradients = FloatBuffer(count: layout.elementCount, zeroed: true)
-    firstMoments = FloatBuffer(count: layout.elementCount, zeroed: true)
-    secondMoments = FloatBuffer(count: layout.elementCount, zeroed: true)
+  /// A copy of the weights in `range` of their region.
+  init(copying weights: ModelWeights, _ range: Range<Int>) {
+    tensors = weights.layout.tensors(of: weights.configuration, in: range)
+    values = FloatBuffer(copying: weights.base + range.lowerBound, count: range.count)
+    gradients = FloatBuffer(count: range.count, zeroed: true)
+    firstMoments = FloatBuffer(count: range.count, zeroed: true)
+    secondMoments = FloatBuffer(count: range.count, zeroed: true)
   }
 
   /// The tensor called `name` from one of the regions.
@@ -57,6 +56,16 @@ final class TrainableParameters {
 }
 
 extension ParameterLayout {
+  /// The tensors that lie in `range`, their offsets counted from its beginning.
+  func tensors(
+    of model: LlamaConfiguration, in range: Range<Int>
+  ) -> [TrainableParameters.Tensor] {
+    tensors(of: model).filter { range.contains($0.offset) }.map {
+      TrainableParameters.Tensor(
+        name: $0.name, shape: $0.shape, offset: $0.offset - range.lowerBound)
+    }
+  }
+
   /// All tensors under their Hugging Face names. A tied head appears once, as the embedding.
   func tensors(of model: LlamaConfiguration) -> [TrainableParameters.Tensor] {
     typealias Tensor = TrainableParameters.Tensor

@@ -20,6 +20,7 @@ package struct TrainedParameters: Sendable {
     static let base = "biassweep.base_sha256"
     /// Without it transformers takes a file for none of its own.
     static let format = "format"
+    static let lowestLayer = "lowest_layer"
   }
 
   init(
@@ -44,6 +45,9 @@ package struct TrainedParameters: Sendable {
       metadata[MetadataKey.base] = baseDigest
       switch adapter {
       case .full: metadata[MetadataKey.kind] = "full"
+      case .upperLayers(let lowest):
+        metadata[MetadataKey.kind] = "layers"
+        metadata[MetadataKey.lowestLayer] = "\(lowest)"
       case .lora(let lora):
         metadata[MetadataKey.kind] = "lora"
         let encoder = JSONEncoder()
@@ -84,6 +88,15 @@ package struct TrainedParameters: Sendable {
     let adapter: Adapter
     switch file.metadata[MetadataKey.kind] {
     case "full": adapter = .full
+    case "layers":
+      guard let lowest = file.metadata[MetadataKey.lowestLayer].flatMap(Int.init),
+        (0..<model.layerCount).contains(lowest)
+      else {
+        throw ModelFileError.malformed(
+          path: path, place: .key(MetadataKey.lowestLayer),
+          problem: "it is not one of the model's layers 0 to \(model.layerCount - 1)")
+      }
+      adapter = .upperLayers(from: lowest)
     case "lora":
       let json = Data((file.metadata[MetadataKey.lora] ?? "").utf8)
       adapter = .lora(
@@ -91,7 +104,7 @@ package struct TrainedParameters: Sendable {
     default:
       throw ModelFileError.unsupported(
         path: path, place: .key(MetadataKey.kind),
-        found: file.metadata[MetadataKey.kind] ?? "nothing", supported: "lora, full")
+        found: file.metadata[MetadataKey.kind] ?? "nothing", supported: "lora, full, layers")
     }
     try self.init(
       adapter: adapter, baseDigest: file.metadata[MetadataKey.base], file: file, model: model)
@@ -107,6 +120,11 @@ package struct TrainedParameters: Sendable {
     switch adapter {
     case .full:
       expected = ParameterLayout(model).tensors(of: model).map {
+        .init(name: $0.name, shape: $0.shape)
+      }
+    case .upperLayers(let lowest):
+      let layout = ParameterLayout(model)
+      expected = layout.tensors(of: model, in: layout.upperLayers(from: lowest)).map {
         .init(name: $0.name, shape: $0.shape)
       }
     case .lora(let lora):
@@ -199,14 +217,19 @@ extension TrainedParameters {
       let buffer = FloatBuffer(count: layout.elementCount, zeroed: true)
       for tensor in layout.tensors { copy(tensor.name, to: buffer, at: tensor.offset) }
       change = .lowRank(layout, buffer)
-    case .full:
-      let buffer = FloatBuffer(count: base.layout.elementCount, zeroed: true)
-      for tensor in base.layout.tensors(of: base.configuration) {
-        copy(tensor.name, to: buffer, at: tensor.offset)
-      }
-      change = .weights(buffer)
+    case .full: change = weights(in: 0..<base.layout.elementCount, of: base)
+    case .upperLayers(let lowest):
+      change = weights(in: base.layout.upperLayers(from: lowest), of: base)
     }
     return AdaptedModel(base: base, change: change, pool: pool, trunkCache: nil)
+  }
+
+  private func weights(in range: Range<Int>, of base: ModelWeights) -> AdaptedModel.Change {
+    let buffer = FloatBuffer(count: range.count, zeroed: true)
+    for tensor in base.layout.tensors(of: base.configuration, in: range) {
+      copy(tensor.name, to: buffer, at: tensor.offset)
+    }
+    return .weights(range, buffer)
   }
 
   private func copy(_ name: String, to buffer: FloatBuffer, at offset: Int) {

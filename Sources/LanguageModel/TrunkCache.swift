@@ -33,6 +33,14 @@ struct FrozenTrunk {
     self.prefix = prefix
   }
 
+  /// The key of a prompt's keys, values and rows (see `PromptTrunk`).
+  func promptKey(of prompt: [Int32]) -> TrunkKey {
+    var hash = prefix
+    hash.update(data: Array("prompt".utf8) + [0])
+    prompt.withUnsafeBytes { hash.update(bufferPointer: $0) }
+    return TrunkKey(hash.finalize())
+  }
+
   /// The key of an item's rows: those of its sequences, one after the other, and each shared row
   /// once if `sharing`.
   func key(of sequences: some Collection<[Int32]>, sharing: Bool) -> TrunkKey {
@@ -94,7 +102,9 @@ package final class TrunkCache: Sendable {
   package var statistics: Statistics { state.withLock { $0.statistics } }
 
   /// The entries of `keys`, nil where there is none of the given number of floats.
-  func find(_ keys: [TrunkKey], counts: [Int]) -> [FloatBuffer?] {
+  ///
+  /// - Parameter inMemory: whether only the memory is searched.
+  func find(_ keys: [TrunkKey], counts: [Int], inMemory: Bool = false) -> [FloatBuffer?] {
     var found = state.withLock { state in
       zip(keys, counts).map { key, count -> FloatBuffer? in
         state.clock += 1
@@ -106,7 +116,7 @@ package final class TrunkCache: Sendable {
     }
     let absent = found.indices.filter { found[$0] == nil }
     guard !absent.isEmpty else { return found }
-    if let store {
+    if let store, !inMemory {
       let read = store.read(absent.map { (keys[$0], counts[$0]) })
       for (index, rows) in zip(absent, read) { found[index] = rows }
     }
@@ -123,12 +133,12 @@ package final class TrunkCache: Sendable {
     return found
   }
 
-  /// Keeps new entries, in memory and in the store.
-  func insert(_ entries: [(key: TrunkKey, rows: FloatBuffer)]) {
+  /// Keeps new entries, in memory and, unless `inMemory`, in the store.
+  func insert(_ entries: [(key: TrunkKey, rows: FloatBuffer)], inMemory: Bool = false) {
     state.withLock { state in
       for entry in entries { insert(entry.key, entry.rows, into: &state) }
     }
-    store?.append(entries)
+    if !inMemory { store?.append(entries) }
   }
 
   private func insert(_ key: TrunkKey, _ rows: FloatBuffer, into state: inout State) {

@@ -66,7 +66,7 @@ package struct WeightCache: Sendable {
   ) -> ModelWeights {
     ModelWeights(
       configuration: configuration, digest: digest,
-      base: mapping.base.assumingMemoryBound(to: Float.self),
+      base: mapping.base.assumingMemoryBound(to: Float.self), isMapped: true,
       release: { withExtendedLifetime(mapping) {} })
   }
 }

@@ -113,6 +113,12 @@ struct SpecDecoder {
     ) { Int($0).flatMap { range.contains($0) ? $0 : nil } }
   }
 
+  mutating func flag(_ key: String, default defaultValue: Bool) -> Bool {
+    scalar(
+      key, default: defaultValue, fallback: defaultValue, expected: "true or false",
+      parse: { Bool($0) })
+  }
+
   mutating func seed(_ key: String, default defaultValue: UInt64) -> UInt64 {
     scalar(
       key, default: defaultValue, fallback: 0, expected: "a whole number that is not negative",

@@ -69,8 +69,10 @@ package struct SweepDefinition: Sendable {
 
     section = root.section("training")
     let training = SweepSpec.Training(
+      method: section.choice("method", default: .lora),
       rank: section.integer("rank", in: 1...512, default: 8),
       alpha: section.number("alpha", "a number above 0", default: 16) { $0 > 0 },
+      scaling: section.choice("scaling", default: .lora),
       targets: section.list(
         "targets", of: "modules (\(Self.names(SweepSpec.Training.Target.self)))",
         default: SweepSpec.Training.Target.allCases, limit: 7,
@@ -78,12 +80,18 @@ package struct SweepDefinition: Sendable {
       topLayers: section.integer("top_layers", in: 1...1000, orNilFor: "all", default: nil),
       epochs: section.integer("epochs", in: 1...1000, default: 3),
       batchSize: section.integer("batch_size", in: 1...4096, default: 8),
+      accumulation: section.integer("accumulation", in: 1...4096, default: 1),
+      recompute: section.flag("recompute", default: false),
       learningRate: section.number("learning_rate", "a number above 0", default: 1e-3) { $0 > 0 },
       warmupFraction: section.number("warmup_fraction", "a number from 0 to 1", default: 0.1) {
         (0...1).contains($0)
       },
       weightDecay: section.number("weight_decay", "a number from 0", default: 0.0) { $0 >= 0 },
       gradientClip: section.number("gradient_clip", "a number above 0", default: 1.0) { $0 > 0 })
+    if training.accumulation > training.batchSize {
+      section.report(
+        "accumulation", "must be at most batch_size (\(training.batchSize)): parts of a step")
+    }
     root.absorb(section)
 
     section = root.section("mitigation")

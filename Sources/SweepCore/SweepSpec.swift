@@ -75,23 +75,46 @@ package struct SweepSpec: Codable, Hashable, Sendable {
     package enum Target: String, Codable, CaseIterable, Sendable {
       case q, k, v, o, gate, up, down
     }
+    /// What is trained.
+    package enum Method: String, Codable, CaseIterable, Sendable {
+      /// Low-rank matrices beside the weights of the layers.
+      case lora
+      /// The weights themselves: all of the model's, or with `top_layers` those of the layers and the
+      /// final normalisation.
+      case full
+    }
+    /// The factor of the low-rank product.
+    package enum Scaling: String, Codable, CaseIterable, Sendable {
+      /// alpha / rank
+      case lora
+      /// alpha / √rank (Kalajdzievski, 2023)
+      case rslora
+    }
+    package var method = Method.lora
     package var rank: Int
     package var alpha: Double
+    package var scaling = Scaling.lora
     package var targets: [Target]
-    /// LoRA acts on this many uppermost layers; nil means all.
+    /// This many uppermost layers are trained; nil means all.
     package var topLayers: Int?
     package var epochs: Int
     package var batchSize: Int
+    /// Parts that a step is computed in, one after the other, to save memory.
+    package var accumulation = 1
+    /// Whether activations are computed again for the backward pass rather than kept; the same
+    /// result.
+    package var recompute = false
     package var learningRate: Double
     package var warmupFraction: Double
     package var weightDecay: Double
     package var gradientClip: Double
 
     enum CodingKeys: String, CodingKey {
-      case rank, alpha, targets
+      case method, rank, alpha, scaling, targets
       case topLayers = "top_layers"
       case epochs
       case batchSize = "batch_size"
+      case accumulation, recompute
       case learningRate = "learning_rate"
       case warmupFraction = "warmup_fraction"
       case weightDecay = "weight_decay"
@@ -127,6 +150,46 @@ package struct SweepSpec: Codable, Hashable, Sendable {
       case maximumTokens = "maximum_tokens"
       case samples
     }
+  }
+}
+
+extension SweepSpec.Training {
+  /// Settings that came later stand in the JSON only where they are not the default, so that older
+  /// specs keep their digests.
+  package init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    func value<Value: Decodable>(_ key: CodingKeys) throws -> Value {
+      try values.decode(Value.self, forKey: key)
+    }
+    func later<Value: Decodable>(_ key: CodingKeys, _ standard: Value) throws -> Value {
+      try values.decodeIfPresent(Value.self, forKey: key) ?? standard
+    }
+    self.init(
+      method: try later(.method, .lora), rank: try value(.rank), alpha: try value(.alpha),
+      scaling: try later(.scaling, .lora), targets: try value(.targets),
+      topLayers: try values.decodeIfPresent(Int.self, forKey: .topLayers),
+      epochs: try value(.epochs), batchSize: try value(.batchSize),
+      accumulation: try later(.accumulation, 1), recompute: try later(.recompute, false),
+      learningRate: try value(.learningRate), warmupFraction: try value(.warmupFraction),
+      weightDecay: try value(.weightDecay), gradientClip: try value(.gradientClip))
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var values = encoder.container(keyedBy: CodingKeys.self)
+    if method != .lora { try values.encode(method, forKey: .method) }
+    try values.encode(rank, forKey: .rank)
+    try values.encode(alpha, forKey: .alpha)
+    if scaling != .lora { try values.encode(scaling, forKey: .scaling) }
+    try values.encode(targets, forKey: .targets)
+    try values.encodeIfPresent(topLayers, forKey: .topLayers)
+    try values.encode(epochs, forKey: .epochs)
+    try values.encode(batchSize, forKey: .batchSize)
+    if accumulation != 1 { try values.encode(accumulation, forKey: .accumulation) }
+    if recompute { try values.encode(recompute, forKey: .recompute) }
+    try values.encode(learningRate, forKey: .learningRate)
+    try values.encode(warmupFraction, forKey: .warmupFraction)
+    try values.encode(weightDecay, forKey: .weightDecay)
+    try values.encode(gradientClip, forKey: .gradientClip)
   }
 }
 

@@ -137,6 +137,38 @@ package struct CompressedMatrix: @unchecked Sendable {
     }
   }
 
+  fileprivate struct TransposedProductWork: ParallelWork {
+    let a: Matrix
+    let weights: CompressedMatrix
+    let c: MutableMatrix
+    /// Rows and columns of C to a piece; see `MultiplicationWork`.
+    let rowBlock: Int
+    private let columnBlock = Int(TK_GEMM_COLUMNS) / 2
+
+    init(a: Matrix, weights: CompressedMatrix, c: MutableMatrix, threadCount: Int) {
+      self.a = a
+      self.weights = weights
+      self.c = c
+      let columnBlocks = (weights.columns + columnBlock - 1) / columnBlock
+      let wanted =
+        threadCount == 1 ? 1 : max(1, (3 * threadCount + columnBlocks - 1) / columnBlocks)
+      rowBlock = max(48, (a.rows + wanted - 1) / wanted)
+    }
+
+    private var rowBlocks: Int { (a.rows + rowBlock - 1) / rowBlock }
+    var count: Int { rowBlocks * ((weights.columns + columnBlock - 1) / columnBlock) }
+
+    func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
+      let row = index % rowBlocks * rowBlock
+      let column = index / rowBlocks * columnBlock
+      tk_gemm_compressed_transposed(
+        min(rowBlock, a.rows - row), min(columnBlock, weights.columns - column), weights.rows,
+        a.base + row * a.stride, a.stride, weights.encoding.kernelForm,
+        weights.base + tk_compressed_panel_size(weights.encoding.kernelForm, column),
+        weights.columns, c.base + row * c.stride + column, c.stride, scratch)
+    }
+  }
+
   fileprivate struct ProductWork: ParallelWork {
     let a: Matrix
     let weights: CompressedMatrix
@@ -173,6 +205,22 @@ extension ThreadPool {
     guard a.rows > 0 else { return }
     let work = CompressedMatrix.ProductWork(
       a: a, weights: weights, c: c, accumulating: accumulating)
+    run(work, count: work.count)
+  }
+
+  /// `c` = `a` · the expanded matrix itself; the same bits as `multiply(_:_:)`.
+  package func multiplyTransposed(
+    _ a: Matrix, _ weights: CompressedMatrix, into c: MutableMatrix
+  ) {
+    precondition(
+      a.columns == weights.rows && c.rows == a.rows && c.columns == weights.columns,
+      """
+      shapes do not match: (\(a.rows), \(a.columns)) · (\(weights.rows), \(weights.columns)) into \
+      (\(c.rows), \(c.columns))
+      """)
+    guard a.rows > 0 else { return }
+    let work = CompressedMatrix.TransposedProductWork(
+      a: a, weights: weights, c: c, threadCount: threadCount)
     run(work, count: work.count)
   }
 }

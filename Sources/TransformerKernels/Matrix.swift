@@ -67,6 +67,16 @@ extension ThreadPool {
   }
 }
 
+extension ThreadPool {
+  /// `out` (columns, rows) = the transpose of `x` (rows, columns), for small matrices.
+  package func transpose(_ x: MutableMatrix, into out: MutableMatrix) {
+    precondition(
+      x.rows == out.columns && x.columns == out.rows,
+      "(\(x.rows), \(x.columns)) does not transpose to (\(out.rows), \(out.columns))")
+    tk_transpose(x.rows, x.columns, x.base, x.stride, out.base, out.stride)
+  }
+}
+
 private struct MultiplicationWork: ParallelWork {
   let m: Int
   let n: Int

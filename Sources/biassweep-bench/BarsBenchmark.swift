@@ -18,8 +18,8 @@ struct BarsBenchmark: ParsableCommand {
     commandName: "bars",
     abstract: "Measure the bars of a training step beside PyTorch.",
     discussion: """
-      Prints one line of JSON for each bar, with `verdict`: "bar met" or "bar not met". Steps of \
-      both sides alternate; ratios are of median times.
+      Prints one line of JSON for each bar, measured in a process of its own, with `verdict`: \
+      "bar met" or "bar not met". Steps of both sides alternate; ratios are of median times.
 
         forward  8 x 64 tokens, all logits
         lora     r = 8 on q, k, v, o, all layers, 8 x 64, all logits; its share of the ceiling that \
@@ -67,17 +67,32 @@ struct BarsBenchmark: ParsableCommand {
   }
 
   func run() throws {
+    let rows = try chosenRows()
+    // Each in a process of its own: a peak of memory is that of one row.
+    if rows.count > 1 { return try rows.forEach(runAlone) }
     let pool = ThreadPool(threadCount: threads)
-    for row in try chosenRows() {
-      switch row {
-      case .forward: try forward(pool)
-      case .lora: try lora(pool)
-      case .full: try full(pool)
-      case .tiny: try tiny(pool)
-      case .answers: try answers(pool)
-      case .memory: try memory(pool)
-      }
+    switch rows.first {
+    case .forward: try forward(pool)
+    case .lora: try lora(pool)
+    case .full: try full(pool)
+    case .tiny: try tiny(pool)
+    case .answers: try answers(pool)
+    case .memory: try memory(pool)
+    case nil: break
     }
+  }
+
+  private func runAlone(_ row: Row) throws {
+    let process = Process()
+    process.executableURL = URL(filePath: CommandLine.arguments[0])
+    process.arguments = [
+      "bars", "--rows", row.rawValue, "--rounds", "\(rounds)", "--threads", "\(threads)",
+      "--python", python, "--script", script, "--reference-model", referenceModel,
+    ]
+    if let cache { process.arguments? += ["--cache", cache] }
+    try process.run()
+    process.waitUntilExit()
+    guard process.terminationStatus == 0 else { throw ExitCode(process.terminationStatus) }
   }
 
   // MARK: - Rows

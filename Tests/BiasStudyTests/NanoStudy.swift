@@ -10,8 +10,11 @@ struct NanoStudy {
   let model: LanguageModel
   let data: StudyData
 
-  init() throws {
-    spec = try Synthetic.spec()
+  /// - Parameter training: changes the spec's training.
+  init(training: (inout SweepSpec.Training) -> Void = { _ in }) throws {
+    var spec = try Synthetic.spec()
+    training(&spec.training)
+    self.spec = spec
     data = try Synthetic.data()
     model = try Synthetic.model()
   }

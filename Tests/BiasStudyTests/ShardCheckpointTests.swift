@@ -49,8 +49,10 @@ struct ShardCheckpointTests {
 
   /// Stops `shard` before step `step` (from 0), or, beyond the last, in its evaluation.
   private func stop(
-    _ shard: Shard, before step: Int, threads: Int, checkpoint: ShardCheckpoint
+    _ shard: Shard, of other: NanoStudy? = nil, before step: Int, threads: Int,
+    checkpoint: ShardCheckpoint
   ) throws {
+    let study = other ?? self.study
     var asked = 0
     let error = studyError {
       _ = try study.tune(
@@ -65,6 +67,36 @@ struct ShardCheckpointTests {
 
   @Test(arguments: Mitigation.allCases)
   func anotherWorkerGoesOnFromAnyStepWithTheSameBits(mitigation: Mitigation) throws {
+    try expectTheSameBitsFromAnyStep(study, mitigation)
+  }
+
+  /// Full fine-tuning, of all weights and of the top layer, in parts and with activations computed
+  /// again; LoRA with the other scaling.
+  @Test(arguments: [0, 1, 2])
+  func everyMethodGoesOnFromAnyStepWithTheSameBits(variant: Int) throws {
+    let lora = try study.tune(
+      try study.runner(), try #require(study.shards.first { !$0.trials.isEmpty }))
+    let study = try NanoStudy { training in
+      switch variant {
+      case 0:
+        training.method = .full
+        training.topLayers = nil
+        training.recompute = true
+      case 1:
+        training.method = .full
+        training.accumulation = 2
+      default: training.scaling = .rslora
+      }
+      // Weights move further than the product of two small matrices.
+      if training.method == .full { training.learningRate = 1e-3 }
+    }
+    let other = try study.tune(
+      try study.runner(), try #require(study.shards.first { !$0.trials.isEmpty }))
+    #expect(other.facts["final_loss"] != lora.facts["final_loss"])
+    try expectTheSameBitsFromAnyStep(study, .loss)
+  }
+
+  private func expectTheSameBitsFromAnyStep(_ study: NanoStudy, _ mitigation: Mitigation) throws {
     let shard = try #require(
       study.shards.first {
         guard case .fineTune(let key, _) = $0.work else { return false }
@@ -75,7 +107,8 @@ struct ShardCheckpointTests {
     #expect(steps == 8)
     for step in 1...steps {
       let events = Events()
-      try stop(shard, before: step, threads: 1 + step % 2, checkpoint: checkpoint(events))
+      try stop(
+        shard, of: study, before: step, threads: 1 + step % 2, checkpoint: checkpoint(events))
       #expect(events.written == [step])
       let heir = try study.tune(
         try study.runner(threads: 1 + step % 3), shard, checkpoint: checkpoint(events))

@@ -20,7 +20,7 @@ struct AllocationTests {
     return allocation_count_of_thread() - before
   }
 
-  @Test(arguments: [Adapter.full, upperAdapter], [1, 2])
+  @Test(arguments: [Adapter.full, .upperLayers(from: 2), upperAdapter], [1, 2])
   func aWarmStepAllocatesNothing(adapter: Adapter, parts: Int) throws {
     #expect(try allocations(options(adapter, accumulationSteps: parts)) == 0)
     #expect(

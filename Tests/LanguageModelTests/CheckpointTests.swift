@@ -31,6 +31,7 @@ import TransformerKernels
   static let courses = [
     options(upperAdapter), options(.full), options(upperAdapter, alignmentWeight: 0.5),
     options(.full, accumulationSteps: 2, alignmentWeight: 0.5, recomputes: true),
+    options(.upperLayers(from: 2), alignmentWeight: 0.5),
   ]
 
   @Test(arguments: courses) func resumingAtAnyStepGivesTheSameBits(options: FineTuningOptions)
@@ -136,7 +137,8 @@ import TransformerKernels
   @Test func everyOptionThatDecidesABitIsPartOfTheIdentity() {
     let base = options(upperAdapter)
     let changes: [(inout FineTuningOptions) -> Void] = [
-      { $0.adapter = .full }, { $0.epochs = 3 }, { $0.batchSize = 5 },
+      { $0.adapter = .full }, { $0.adapter = .upperLayers(from: 1) },
+      { $0.adapter = .upperLayers(from: 2) }, { $0.epochs = 3 }, { $0.batchSize = 5 },
       { $0.accumulationSteps = 2 }, { $0.learningRate = 4e-3 }, { $0.warmupFraction = 0.3 },
       { $0.weightDecay = 0.5 }, { $0.gradientClip = nil }, { $0.alignmentWeight = 1 },
       { $0.seed = 12 }, { $0.beta1 = 0.5 }, { $0.beta2 = 0.5 }, { $0.epsilon = 1e-3 },

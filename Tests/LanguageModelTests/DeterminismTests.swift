@@ -20,7 +20,7 @@ import TransformerKernels
     return losses + tuner.allValues
   }
 
-  @Test(arguments: [Adapter.full, upperAdapter])
+  @Test(arguments: [Adapter.full, .upperLayers(from: 2), upperAdapter])
   func trainingDoesNotDependOnThreads(adapter: Adapter) throws {
     let one = try course(options(adapter), threads: 1)
     for threads in [2, 3, 5] {
@@ -30,7 +30,7 @@ import TransformerKernels
 
   @Test(arguments: oddVariants.indices)
   func trainingOfVariantsDoesNotDependOnThreads(index: Int) throws {
-    for adapter in [Adapter.full, upperAdapter] {
+    for adapter in [Adapter.full, .upperLayers(from: 2), upperAdapter] {
       let one = try course(options(adapter), threads: 1, weights: oddVariants[index])
       let three = try course(options(adapter), threads: 3, weights: oddVariants[index])
       #expect(bits(three) == bits(one))
@@ -96,7 +96,7 @@ import TransformerKernels
     #expect(tiny.statistics.bytes <= 30_000)
   }
 
-  @Test(arguments: [Adapter.full, upperAdapter])
+  @Test(arguments: [Adapter.full, .upperLayers(from: 2), upperAdapter])
   func recomputingActivationsChangesNothing(adapter: Adapter) throws {
     #expect(
       bits(try course(options(adapter, recomputes: true))) == bits(try course(options(adapter))))

@@ -106,6 +106,20 @@ import TransformerKernels
       let alone = try model.generate([prompts[index]], seeds: [seeds[index]], options: options)
       #expect(alone[0] == together[index], "text \(index)")
     }
+    // What the frozen layers make of the prompts is kept: some of it, then all.
+    let cache = TrunkCache(byteLimit: 1 << 26)
+    let cached = try adapted(cache: cache)
+    let some = [5, 40, 71, 12]
+    #expect(
+      try cached.generate(some.map { prompts[$0] }, seeds: some.map { seeds[$0] }, options: options)
+        == some.map { together[$0] })
+    for shares in [true, true, false] {
+      cached.sharesPrefixes = shares
+      let before = cache.statistics
+      #expect(try cached.generate(prompts, seeds: seeds, options: options) == together)
+      if before.hits > 4 { #expect(cache.statistics.misses == before.misses) }
+    }
+    #expect(cache.statistics.hits >= 2 * prompts.count)
   }
 
   @Test func greedyTextsTakeTheLargestLogit() throws {

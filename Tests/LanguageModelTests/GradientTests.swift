@@ -51,6 +51,29 @@ import TransformerKernels
 
   @Test func everyWeight() throws { try check(.full) }
 
+  @Test(arguments: [0, 2]) func everyWeightOfUpperLayers(lowest: Int) throws {
+    try check(.upperLayers(from: lowest), accumulationSteps: 2, alignmentWeight: 0.3)
+    try check(.upperLayers(from: lowest), weights: oddVariants[0], recomputes: true)
+  }
+
+  /// What upper layers learn is a part of what all weights would learn.
+  @Test func upperLayersHaveTheGradientsOfAllWeights() throws {
+    let sequences = randomSequences([5, 19, 2, 33])
+    func gradients(_ adapter: Adapter) throws -> FineTuner {
+      let tuner = try FineTuner(
+        weights: oddWeights, options: options(adapter), pool: ThreadPool(threadCount: 2))
+      _ = tuner.accumulateGradients(sequences)
+      return tuner
+    }
+    let all = try gradients(.full)
+    let upper = try gradients(.upperLayers(from: 3))
+    #expect(upper.tensorNames.count == 10)
+    #expect(upper.tensorNames.contains("model.norm.weight"))
+    for name in upper.tensorNames {
+      #expect(bits(try #require(upper.gradient(name))) == bits(try #require(all.gradient(name))))
+    }
+  }
+
   @Test(arguments: oddVariants.indices) func everyWeightOfVariants(index: Int) throws {
     for recomputes in [false, true] {
       try check(
@@ -93,7 +116,7 @@ import TransformerKernels
     }
   }
 
-  @Test(arguments: [Adapter.full, upperAdapter])
+  @Test(arguments: [Adapter.full, .upperLayers(from: 2), upperAdapter])
   func commonBeginningsAreComputedOnceWithTheSameGradient(adapter: Adapter) throws {
     let results = try [true, false].map { shares in
       var options = options(adapter, accumulationSteps: 2, alignmentWeight: 0.3)

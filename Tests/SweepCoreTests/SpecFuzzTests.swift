@@ -13,7 +13,8 @@ import Testing
     "name", "model", "tasks", "biases", "ratios", "mitigations", "seeds", "data", "augmentation",
     "training", "mitigation", "evaluation", "execution", "original_items", "format_items",
     "test_items", "selection_seed", "temperature", "top_k", "maximum_tokens", "seed", "rank",
-    "alpha", "targets", "top_layers", "epochs", "batch_size", "learning_rate", "lease_seconds",
+    "alpha", "method", "scaling", "accumulation", "recompute", "targets", "top_layers", "epochs",
+    "batch_size", "learning_rate", "lease_seconds",
     "heartbeat_seconds", "attempts", "losses", "max_failures", "generator", "", "nmae", "x.y",
   ]
 

@@ -6,6 +6,8 @@ import Testing
   @Test func canonicalJSONReadsBack() throws {
     for extra in [
       "", "\nseeds: [1, 9223372036854775807]\ntraining:\n  top_layers: 4\n  alpha: 0.1",
+      "\ntraining:\n  method: full\n  recompute: true\n  accumulation: 4\n  top_layers: 2",
+      "\ntraining:\n  scaling: rslora",
     ] {
       let spec = try definition(smokeSketch + extra).spec
       #expect(try SweepSpec(canonicalJSON: spec.canonicalJSON()) == spec)

@@ -55,12 +55,16 @@ private func problems(_ sketch: String) -> [String] {
           maximum_tokens: 12
           seed: 13
         training:
+          method: full
           rank: 14
           alpha: 1.5
+          scaling: rslora
           targets: [q, down]
           top_layers: 15
           epochs: 16
           batch_size: 17
+          accumulation: 3
+          recompute: true
           learning_rate: 0.25
           warmup_fraction: 0.75
           weight_decay: 0.125
@@ -92,6 +96,8 @@ private func problems(_ sketch: String) -> [String] {
     #expect(spec.training.rank == 14 && spec.training.alpha == 1.5)
     #expect(spec.training.targets == [.q, .down] && spec.training.topLayers == 15)
     #expect(spec.training.epochs == 16 && spec.training.batchSize == 17)
+    #expect(spec.training.method == .full && spec.training.scaling == .rslora)
+    #expect(spec.training.accumulation == 3 && spec.training.recompute)
     #expect(spec.training.learningRate == 0.25 && spec.training.warmupFraction == 0.75)
     #expect(spec.training.weightDecay == 0.125 && spec.training.gradientClip == 2.5)
     #expect(spec.mitigation.tokenPrefix == "Beware." && spec.mitigation.maskWord == "___")
@@ -216,7 +222,8 @@ private func problems(_ sketch: String) -> [String] {
     ("execution", "lease_seconds: 0"), ("execution", "lease_seconds: 100000"),
     ("execution", "attempts: 0"), ("execution", "max_failures: some"),
     ("training", "top_layers: 0"), ("training", "learning_rate: 0"),
-    ("training", "targets: [q, x]"), ("augmentation", "generator: oracle"),
+    ("training", "targets: [q, x]"), ("training", "method: qlora"), ("training", "recompute: 1"),
+    ("training", "accumulation: 9"), ("augmentation", "generator: oracle"),
     ("augmentation", "seed: -1"), ("evaluation", "samples: 1.5"), ("data", "test_items: 0"),
     ("mitigation", "mask_word: [a]"), ("mitigation", "loss_weight: -1"),
   ])

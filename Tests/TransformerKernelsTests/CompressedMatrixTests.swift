@@ -90,13 +90,7 @@ struct CompressedMatrixTests {
     let weights = Weights(test, seed: 1)
     var numbers = TestNumbers(seed: 2)
     let scratch = FloatBuffer(count: Int(TK_GEMM_SCRATCH))
-    let encoding: tk_encoding =
-      switch test.encoding {
-      case .nibbles: TK_NIBBLES
-      case .bytes: TK_BYTES
-      case .float16: TK_FLOAT16
-      case .bfloat16: TK_BFLOAT16
-      }
+    let encoding = test.encoding.tkEncoding
     withCompressed(test, weights) { compressed, memory in
       // Numbers of rows around those at which the kernels change.
       for m in [1, 2, 3, 8, 9, 13, 40] {
@@ -127,6 +121,36 @@ struct CompressedMatrixTests {
     }
   }
 
+  @Test(arguments: cases) func productsWithTheMatrixItselfHaveTheBitsOfExpandedWeights(test: Case) {
+    let weights = Weights(test, seed: 4)
+    var numbers = TestNumbers(seed: 5)
+    let scratch = FloatBuffer(count: Int(TK_GEMM_SCRATCH))
+    withCompressed(test, weights) { compressed, memory in
+      for m in [1, 3, 8, 13, 25, 100] {
+        let input = numbers.array(m * test.n)
+        input.withUnsafeBufferPointer { input in
+          let a = Matrix(input.baseAddress!, rows: m, columns: test.n)
+          let plain = multiply(rows: m, columns: test.k, accumulating: false) { c in
+            weights.values.withUnsafeBufferPointer {
+              pool.multiply(
+                a, Matrix($0.baseAddress!, rows: test.n, columns: test.k), into: c)
+            }
+          }
+          let ours = multiply(rows: m, columns: test.k, accumulating: false) {
+            pool.multiplyTransposed(a, compressed, into: $0)
+          }
+          #expect(ours == plain, "\(m) rows")
+          let narrow = multiply(rows: m, columns: test.k, accumulating: false) {
+            tk_gemm_compressed_transposed_narrow(
+              m, test.k, test.n, a.base, test.n, compressed.encoding.tkEncoding, memory, test.k,
+              $0.base, test.k, scratch.base)
+          }
+          #expect(narrow == plain, "\(m) rows, narrow vectors")
+        }
+      }
+    }
+  }
+
   @Test(arguments: cases) func aWrongElementIsNoticed(test: Case) {
     var weights = Weights(test, seed: 3)
     withCompressed(test, weights) { compressed, _ in
@@ -144,6 +168,17 @@ struct CompressedMatrixTests {
         weights.values[index] = value
       }
       #expect(agrees())
+    }
+  }
+}
+
+extension CompressedMatrix.Encoding {
+  fileprivate var tkEncoding: tk_encoding {
+    switch self {
+    case .nibbles: TK_NIBBLES
+    case .bytes: TK_BYTES
+    case .float16: TK_FLOAT16
+    case .bfloat16: TK_BFLOAT16
     }
   }
 }

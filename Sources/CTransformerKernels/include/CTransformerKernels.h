@@ -50,6 +50,9 @@ void tk_gemm_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdi
                     int a_transposed, const float *b, ptrdiff_t ldb, int b_transposed, float *c,
                     ptrdiff_t ldc, int accumulate, float *scratch);
 
+/// out (columns, rows) with row distance `ld_out` = transpose of b (rows, columns).
+void tk_transpose(ptrdiff_t rows, ptrdiff_t columns, const float *b, ptrdiff_t ldb, float *out,
+                  ptrdiff_t ld_out);
 /// Columns to a panel of a packed matrix on this processor.
 ptrdiff_t tk_pack_width(void);
 /// C (m, n) = A (m, k) · B, whose columns are packed in panels of tk_pack_width(), each (k, width)
@@ -90,6 +93,20 @@ void tk_gemm_compressed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, p
 void tk_gemm_compressed_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
                                ptrdiff_t lda, tk_encoding encoding, const void *panels, float *c,
                                ptrdiff_t ldc, int accumulate, float *scratch);
+
+/// C (m, n) = A (m, k) · W, where W (k, n) is the stored matrix itself: the expanded panels are 32 rows
+/// of W each. The same bits as `tk_gemm` with the expanded W. `panels`: those of all rows, from the
+/// block of the first column on; `panel_columns`: columns of the whole stored matrix. n counts from
+/// a multiple of TK_COMPRESSED_BLOCK. `scratch`: as for `tk_gemm`.
+void tk_gemm_compressed_transposed(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
+                                   ptrdiff_t lda, tk_encoding encoding, const void *panels,
+                                   ptrdiff_t panel_columns, float *c, ptrdiff_t ldc,
+                                   float *scratch);
+/// The same as processors without AVX-512 run it.
+void tk_gemm_compressed_transposed_narrow(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
+                                          ptrdiff_t lda, tk_encoding encoding, const void *panels,
+                                          ptrdiff_t panel_columns, float *c, ptrdiff_t ldc,
+                                          float *scratch);
 
 #pragma mark - Row-wise passes (elementwise.c)
 
