@@ -136,8 +136,8 @@ let package = Package(
       name: "biassweep",
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepSecurity", "SweepLog", "SweepCoordinator",
-        "SweepWorker", "TransformerKernels", "LanguageModel", "BiasStudy", "SweepReport", arguments,
-        logging, grpcCore, grpcTransport,
+        "SweepWorker", "SweepSimulation", "TransformerKernels", "LanguageModel", "BiasStudy",
+        "SweepReport", arguments, logging, grpcCore, grpcTransport,
         .product(name: "Yams", package: "Yams"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
@@ -161,9 +161,15 @@ let package = Package(
 
     // Only for executables that measure: it takes the place of malloc.
     .target(name: "CAllocationCount"),
-    .target(name: "SweepTestKit", dependencies: ["SweepCore"], swiftSettings: strict),
+    .target(
+      name: "SweepSimulation",
+      dependencies: ["SweepCore", .product(name: "HeapModule", package: "swift-collections")],
+      swiftSettings: strict),
+    .target(
+      name: "SweepTestKit", dependencies: ["SweepCore", "SweepSimulation"], swiftSettings: strict),
     .testTarget(
-      name: "SweepCoreTests", dependencies: ["SweepCore", "SweepTestKit"], swiftSettings: strict),
+      name: "SweepCoreTests", dependencies: ["SweepCore", "SweepSimulation", "SweepTestKit"],
+      swiftSettings: strict),
     .target(
       name: "FaultyStorage", path: "Tests/FaultyStorage",
       linkerSettings: [.linkedLibrary("sqlite3")]),
@@ -178,7 +184,7 @@ let package = Package(
       name: "SweepCoordinatorTests",
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepSecurity", "SweepCoordinator", "SweepWorker",
-        "SweepTestKit", logging, grpcCore, grpcTransport,
+        "SweepSimulation", "SweepTestKit", logging, grpcCore, grpcTransport,
         .product(name: "SwiftProtobuf", package: "swift-protobuf"),
         .product(name: "NIOCore", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
@@ -186,7 +192,8 @@ let package = Package(
       ],
       swiftSettings: strict),
     .testTarget(
-      name: "SweepSecurityTests", dependencies: ["SweepSecurity", "SweepTestKit"],
+      name: "SweepSecurityTests",
+      dependencies: ["SweepSecurity", "SweepSimulation", "SweepTestKit"],
       swiftSettings: strict),
     .testTarget(
       name: "SweepLogTests", dependencies: ["SweepLog", "SweepTestKit", logging],

@@ -78,6 +78,8 @@ struct ControlService: Biassweep_V1_Control.SimpleServiceProtocol {
     case .cancelSweep(let cancel): .cancelSweep(reason: reason(cancel.reason))
     case .retry(let retry): .retry(ShardID(retry.shard))
     case .drain(let drain): .drain(worker: drain.worker, reason: reason(drain.reason))
+    case .prioritise(let change):
+      .prioritise(ShardID(change.shard), priority: Int(change.priority))
     case nil: nil
     }
   }

@@ -255,7 +255,7 @@ package actor Coordinator {
       var answers: [(CheckedContinuation<Scheduler.Reply, any Error>, Scheduler.Reply)] = []
       for request in batch {
         let step = scheduler.handle(request.command, now: time)
-        if case .connect(let info, let connection, _, _) = request.command,
+        if case .connect(let info, let connection, _, _, _) = request.command,
           step.reply == .accepted
         {
           replaceConnection(of: info.id, with: connection)
@@ -279,7 +279,7 @@ package actor Coordinator {
       for event in events {
         log(event)
         switch event {
-        case .shardCompleted(let shard, _, _, _), .shardCancelled(let shard, _):
+        case .shardCompleted(let shard, _, _, _, _), .shardCancelled(let shard, _):
           checkpoints?.remove(shard)
         default: break
         }
@@ -403,7 +403,7 @@ package actor Coordinator {
     case .trialCompleted(let trial, let token, _, _, _):
       logger.info(
         "trial completed", metadata: ["trial.id": "\(trial)", "lease.token": "\(token)"])
-    case .shardCompleted(let shard, let token, _, _):
+    case .shardCompleted(let shard, let token, _, _, _):
       logger.info(
         "shard completed", metadata: ["shard.id": "\(shard)", "lease.token": "\(token)"])
     case .attemptEnded(let shard, let token, let ending, let evidence, let retryAfter):
@@ -431,6 +431,15 @@ package actor Coordinator {
         "shard cancelled", metadata: ["shard.id": "\(shard)", "reason": "\(reason)"])
     case .shardRetried(let shard):
       logger.info("shard gets new attempts", metadata: ["shard.id": "\(shard)"])
+    case .shardPrioritised(let shard, let priority):
+      logger.info(
+        "shard prioritised", metadata: ["shard.id": "\(shard)", "priority": "\(priority)"])
+    case .hostSuspended(let host, let seconds, let evidence):
+      logger.warning(
+        "host suspended",
+        metadata: [
+          "worker.host": "\(host)", "seconds": "\(seconds)", "evidence": "\(evidence)",
+        ])
     case .workerDrained(let worker, let reason):
       logger.info("worker drained", metadata: ["worker.id": "\(worker)", "reason": "\(reason)"])
     }

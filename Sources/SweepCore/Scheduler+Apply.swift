@@ -8,48 +8,58 @@ extension Scheduler {
     case .workerJoined(let info):
       let known = workers[info.id]
       workers[info.id] = WorkerRecord(
-        info: info, order: known?.order ?? joined, leases: known?.leases ?? [])
+        info: info, order: known?.order ?? joined, leases: known?.leases ?? [], data: known?.data)
       joined += 1
 
     case .workerLeft(let worker, _):
+      moveToData(nil, worker)
       workers[worker] = nil
 
     case .shardLeased(let shard, let worker, let token, let attempt):
-      let ordinal = known(shard)
-      precondition(token.value > lastToken, "token \(token) was given out before")
-      lastToken = token.value
-      let deadline = now + .seconds(policy.leaseSeconds)
-      records[ordinal].attempts = attempt
-      records[ordinal].state = .leased(
-        Lease(
-          token: token, worker: worker, attempt: attempt, deadline: deadline, fraction: 0,
-          tokensPerSecond: 0))
-      expect(expiryAt: deadline)
-      live[token] = ordinal
-      workers[worker]?.leases.insert(token)
+      begin(token, of: known(shard), worker: worker, attempt: attempt, now: now)
 
     case .trialCompleted(let trial, _, _, _, _):
       let added = completedTrials.insert(trial).inserted
       precondition(added, "trial \(trial) has two results")
 
-    case .shardCompleted(let shard, let token, let artifact, _):
+    case .shardCompleted(let shard, let token, let artifact, _, let seconds):
       let ordinal = known(shard)
-      endLease(token, of: ordinal)
+      let lease = endLease(token, of: ordinal)
+      precondition(
+        records[ordinal].state.tokens == [token], "shard \(shard) is completed while a copy runs")
       records[ordinal].state = .completed(token: token, artifact: artifact)
+      completedBy.insert(token)
       unsettled -= 1
+      if let info = workers[lease.worker]?.info {
+        hosts[info.host]?.failed = []
+        hosts[info.host]?.suspensions = 0
+        if let seconds {
+          costs.learn(records[ordinal].shard, machine: info.machine, seconds: seconds)
+        }
+      }
       for dependent in records[ordinal].dependents where records[dependent].state == .blocked {
         enqueue(dependent, notBefore: now)
       }
 
     case .attemptEnded(let shard, let token, let ending, _, let retryAfterSeconds):
       let ordinal = known(shard)
-      endLease(token, of: ordinal)
+      let lease = endLease(token, of: ordinal)
       switch ending {
-      case .failed: records[ordinal].failures += 1
+      case .failed:
+        records[ordinal].failures += 1
+        if let host = workers[lease.worker]?.info.host {
+          records[ordinal].failedOn = host
+          hosts[host, default: HostRecord()].failed.insert(shard)
+        }
       case .lost, .expired: records[ordinal].losses += 1
       case .released, .cancelled, .superseded: break
       }
-      enqueue(ordinal, notBefore: now + .seconds(retryAfterSeconds))
+      let others = records[ordinal].state.tokens.filter { $0 != token }
+      if others.isEmpty {
+        enqueue(ordinal, notBefore: now + .seconds(retryAfterSeconds))
+      } else {
+        records[ordinal].state = .leased(others)
+      }
 
     case .shardQuarantined(let shard, let reason):
       giveUp(known(shard), .quarantined(reason: reason))
@@ -60,9 +70,26 @@ extension Scheduler {
     case .shardRetried(let shard):
       revive(known(shard), now: now)
 
+    case .shardPrioritised(let shard, let priority):
+      let ordinal = known(shard)
+      setPriority(priority, of: ordinal)
+      if let dependency = records[ordinal].shard.dependency.flatMap({ ordinals[$0] }),
+        records[dependency].priority < priority
+      {
+        setPriority(priority, of: dependency)
+      }
+
     case .workerDrained(let worker, _):
       drained.insert(worker)
       wanted[worker] = nil
+
+    case .hostSuspended(let host, let seconds, let evidence):
+      var record = hosts[host, default: HostRecord()]
+      record.failed = []
+      record.suspensions += 1
+      record.evidence = evidence
+      record.suspendedUntil = now + .seconds(seconds)
+      hosts[host] = record
 
     case .sweepResumed:
       stopReason = nil
@@ -70,6 +97,7 @@ extension Scheduler {
       for ordinal in records.indices {
         if case .quarantined = records[ordinal].state { revive(ordinal, now: now) }
       }
+      nextLook = .zero
 
     case .sweepStopped(let reason):
       stopReason = reason
@@ -83,16 +111,70 @@ extension Scheduler {
 
     case .leasingContinued:
       pauseReason = nil
+      nextLook = .zero
     }
   }
+
+  private func known(_ shard: ShardID) -> Int {
+    guard let ordinal = ordinals[shard] else {
+      preconditionFailure("shard \(shard) is not part of the plan")
+    }
+    return ordinal
+  }
+
+  // MARK: Leases
+
+  private mutating func begin(
+    _ token: LeaseToken, of ordinal: Int, worker: String, attempt: Int, now: Duration
+  ) {
+    precondition(token.value > lastToken, "token \(token) was given out before")
+    let others = records[ordinal].state.tokens
+    precondition(others.count < 2, "shard \(records[ordinal].shard.id) has two leases already")
+    lastToken = token.value
+    records[ordinal].attempts = attempt
+    records[ordinal].state = .leased(others + [token])
+    let deadline = now + .seconds(policy.leaseSeconds)
+    live[token] = LiveLease(
+      ordinal: ordinal,
+      lease: Lease(
+        token: token, worker: worker, attempt: attempt, deadline: deadline, since: now,
+        isTimed: !records[ordinal].shard.trials.contains { completedTrials.contains($0.id) }))
+    expect(expiryAt: deadline)
+    workers[worker]?.leases.insert(token)
+    moveToData(ready.data(of: ordinal), worker)
+  }
+
+  /// Takes a token from those that are alive; the shard's state is the caller's to change.
+  private mutating func endLease(_ token: LeaseToken, of ordinal: Int) -> Lease {
+    guard let ended = live.removeValue(forKey: token), ended.ordinal == ordinal else {
+      preconditionFailure(
+        "shard \(records[ordinal].shard.id) is \(records[ordinal].state), not leased as \(token)")
+    }
+    workers[ended.lease.worker]?.leases.remove(token)
+    if wanted[ended.lease.worker] != nil { hungry.insert(ended.lease.worker) }
+    return ended.lease
+  }
+
+  /// Keeps count of the workers that work with the same data.
+  private mutating func moveToData(_ data: Int?, _ worker: String) {
+    guard let old = workers[worker], old.data != data else { return }
+    if let left = old.data { workersOnData[left, default: 0] -= 1 }
+    if let data { workersOnData[data, default: 0] += 1 }
+    workers[worker]?.data = data
+  }
+
+  // MARK: Giving up and trying again
 
   /// Ends a shard without a result; what waits for it waits in vain.
   private mutating func giveUp(_ ordinal: Int, _ state: ShardState) {
     precondition(
-      state.isGivenUp && !records[ordinal].state.isCompleted,
+      state.isGivenUp && !records[ordinal].state.isCompleted
+        && records[ordinal].state.tokens.isEmpty,
       "shard \(records[ordinal].shard.id) is \(records[ordinal].state) and cannot be given up")
     let wasOpen = !isSettled(records[ordinal])
     let wasGivenUp = records[ordinal].state.isGivenUp
+    if case .quarantined = records[ordinal].state { quarantined -= 1 }
+    if case .quarantined = state { quarantined += 1 }
     records[ordinal].state = state
     if wasOpen { unsettled -= 1 }
     if !wasGivenUp { unsettled -= waitingDependents(of: ordinal) }
@@ -101,8 +183,10 @@ extension Scheduler {
   /// Gives a shard new attempts, and hope to what waits for it.
   private mutating func revive(_ ordinal: Int, now: Duration) {
     let wasGivenUp = records[ordinal].state.isGivenUp
+    if case .quarantined = records[ordinal].state { quarantined -= 1 }
     records[ordinal].failures = 0
     records[ordinal].losses = 0
+    records[ordinal].failedOn = nil
     let dependency = records[ordinal].shard.dependency.flatMap { ordinals[$0] }
     if let dependency, !records[dependency].state.isCompleted {
       records[ordinal].state = .blocked
@@ -119,21 +203,14 @@ extension Scheduler {
     records[ordinal].dependents.count { records[$0].state == .blocked }
   }
 
-  private func known(_ shard: ShardID) -> Int {
-    guard let ordinal = ordinals[shard] else {
-      preconditionFailure("shard \(shard) is not part of the plan")
+  private mutating func setPriority(_ priority: Int, of ordinal: Int) {
+    records[ordinal].priority = priority
+    if case .queued(let notBefore) = records[ordinal].state {
+      enqueue(ordinal, notBefore: notBefore)
     }
-    return ordinal
   }
 
-  private mutating func endLease(_ token: LeaseToken, of ordinal: Int) {
-    guard case .leased(let lease) = records[ordinal].state, lease.token == token else {
-      preconditionFailure(
-        "shard \(records[ordinal].shard.id) is \(records[ordinal].state), not leased as \(token)")
-    }
-    live[token] = nil
-    workers[lease.worker]?.leases.remove(token)
-  }
+  // MARK: Recovery
 
   /// Ends recovery after the ledger's events have been applied.
   ///
@@ -147,21 +224,17 @@ extension Scheduler {
     keepLeases: Bool, revive: Bool = false, now: Duration
   ) -> [SweepEvent] {
     var step = Step()
-    let resumable =
-      isCancelled
-      ? revive
-      : stopReason != nil
-        || records.contains { if case .quarantined = $0.state { true } else { false } }
+    let resumable = isCancelled ? revive : stopReason != nil || quarantined > 0
     if resumable { emit(.sweepResumed, now, &step) }
+    for host in hosts.keys { hosts[host]?.suspendedUntil = nil }
     let lastCall = now + .seconds(policy.leaseSeconds)
     for token in live.keys.sorted() {
-      guard let ordinal = live[token], case .leased(var lease) = records[ordinal].state else {
-        continue
-      }
+      live[token]?.lease.since = now
+      live[token]?.lease.isTimed = false
       if keepLeases {
-        lease.deadline = lastCall
-        records[ordinal].state = .leased(lease)
-      } else {
+        live[token]?.lease.deadline = lastCall
+        expect(expiryAt: lastCall)
+      } else if let ordinal = live[token]?.ordinal {
         // Not the shard's fault: it does not count against its attempts.
         emit(
           .attemptEnded(
@@ -180,140 +253,4 @@ extension Scheduler {
     }
     return step.events
   }
-}
-
-// MARK: - Reading
-
-extension Scheduler {
-  /// When `tick` must be called at the latest; nil if only commands can change anything.
-  ///
-  /// While a lease or grace time runs this is never far off, because the scheduler takes a long
-  /// silence for a coordinator that stood still and would put off every deadline.
-  package var nextDeadline: Duration? {
-    let expiry = nextExpiry.map { min($0, lastHandled + silenceMax / 2) }
-    return [expiry, delayed.min?.time].compactMap(\.self).min()
-  }
-
-  /// Whether nothing more can happen: every shard is completed, given up, or waits for one that is
-  /// given up; or the sweep was stopped and its last lease has ended.
-  package var isFinished: Bool {
-    stopReason != nil ? live.isEmpty : unsettled == 0
-  }
-
-  /// Whether the shard waits for one that is given up.
-  func isStuck(_ record: ShardRecord) -> Bool {
-    guard let dependency = record.shard.dependency, let ordinal = ordinals[dependency] else {
-      return false
-    }
-    return record.state == .blocked && records[ordinal].state.isGivenUp
-  }
-
-  /// Whether nothing more can happen to the shard unless somebody asks for it.
-  func isSettled(_ record: ShardRecord) -> Bool { record.state.isFinal || isStuck(record) }
-
-  /// Numbers for progress displays.
-  package var summary: SweepSummary {
-    var summary = SweepSummary()
-    for record in records {
-      let trials = record.shard.trials
-      let done = trials.count { completedTrials.contains($0.id) }
-      summary.trials += trials.count
-      summary.trialsCompleted += done
-      summary.attempts += record.attempts
-      summary.work += record.shard.cost
-      switch record.state {
-      case .completed:
-        summary.shardsCompleted += 1
-        summary.workDone += record.shard.cost
-        if !trials.isEmpty { summary.fineTunesCompleted += 1 }
-      case .leased(let lease):
-        summary.shardsRunning += 1
-        summary.trialsRunning += trials.count - done
-        summary.workDone += record.shard.cost * lease.fraction
-        summary.tokensPerSecond += lease.tokensPerSecond
-      case .quarantined:
-        summary.shardsQuarantined += 1
-        summary.trialsFailed += trials.count - done
-      case .cancelled:
-        summary.shardsCancelled += 1
-        summary.trialsFailed += trials.count - done
-      case .blocked:
-        if isStuck(record) { summary.trialsFailed += trials.count - done }
-      case .queued: break
-      }
-    }
-    summary.shards = records.count
-    summary.workers = workers.values.count { $0.connection != nil }
-    return summary
-  }
-
-  /// The leases that are alive, by token.
-  package var leases: [(shard: ShardID, lease: Lease)] {
-    live.sorted { $0.key < $1.key }.compactMap { token, ordinal in
-      guard case .leased(let lease) = records[ordinal].state else { return nil }
-      return (records[ordinal].shard.id, lease)
-    }
-  }
-
-  package func state(of shard: ShardID) -> ShardState? { ordinals[shard].map { records[$0].state } }
-
-  /// How often the shard was leased.
-  package func attempts(of shard: ShardID) -> Int {
-    ordinals[shard].map { records[$0].attempts } ?? 0
-  }
-
-  /// Durable state alone, for comparing a live scheduler with a replayed one.
-  package var durableState: DurableState {
-    DurableState(
-      shards: records.map { record in
-        switch record.state {
-        case .blocked: "blocked"
-        case .queued: "queued \(record.attempts) \(record.failures) \(record.losses)"
-        case .leased(let lease):
-          "leased \(lease.token) \(lease.worker) \(lease.attempt) \(record.failures) \(record.losses)"
-        case .completed(let token, let artifact):
-          "completed \(token) \(artifact?.description ?? "")"
-        case .quarantined(let reason): "quarantined \(reason)"
-        case .cancelled(let reason): "cancelled \(reason)"
-        }
-      },
-      trials: completedTrials.sorted(), workers: workerOrder, drained: drained,
-      lastToken: lastToken, inputs: inputs, stopReason: stopReason, isCancelled: isCancelled,
-      pauseReason: pauseReason)
-  }
-
-  package struct DurableState: Hashable, Sendable {
-    package let shards: [String]
-    package let trials: [TrialID]
-    package let workers: [String]
-    package let drained: Set<String>
-    package let lastToken: UInt64
-    package let inputs: [String: String]?
-    package let stopReason: String?
-    package let isCancelled: Bool
-    package let pauseReason: String?
-  }
-}
-
-/// Where a sweep stands.
-package struct SweepSummary: Hashable, Sendable {
-  package var trials = 0
-  package var trialsCompleted = 0
-  package var trialsRunning = 0
-  /// Trials that will have no result, because their shard or what it waits for was given up.
-  package var trialsFailed = 0
-  package var shards = 0
-  package var shardsCompleted = 0
-  package var shardsRunning = 0
-  package var shardsQuarantined = 0
-  package var shardsCancelled = 0
-  package var fineTunesCompleted = 0
-  package var attempts = 0
-  package var workers = 0
-  /// Expected work of all shards, and the part of it that is done, in the plan's cost units.
-  package var work = 0.0
-  package var workDone = 0.0
-  package var tokensPerSecond = 0.0
-
-  package init() {}
 }

@@ -14,12 +14,17 @@ extension Scheduler {
       return cancel(shard, reason: reason, now, &step)
     case .cancelSweep(let reason):
       if isCancelled { return .accepted }
-      for token in live.keys.sorted() {
-        if let ordinal = live[token] { revoke(ordinal, reason: reason, now, &step) }
-      }
+      for token in live.keys.sorted() { revoke(token, .cancelled, evidence: reason, now, &step) }
       emit(.sweepCancelled(reason: reason), now, &step)
     case .retry(let shard):
       return retry(shard, now, &step)
+    case .prioritise(let shard, let priority):
+      guard let ordinal = ordinals[shard] else {
+        return .refused("the sweep has no shard \(shard)")
+      }
+      if records[ordinal].priority != priority {
+        emit(.shardPrioritised(shard: shard, priority: priority), now, &step)
+      }
     case .drain(let worker, let reason):
       if drained.contains(worker) { return .accepted }
       guard workers[worker] != nil else {
@@ -37,23 +42,12 @@ extension Scheduler {
     switch records[ordinal].state {
     case .cancelled: return .accepted
     case .completed: return .refused("shard \(shard) is completed, and its results stay")
-    case .leased: revoke(ordinal, reason: reason, now, &step)
+    case .leased(let tokens):
+      for token in tokens { revoke(token, .cancelled, evidence: reason, now, &step) }
     case .blocked, .queued, .quarantined: break
     }
     emit(.shardCancelled(shard: shard, reason: reason), now, &step)
     return .accepted
-  }
-
-  /// Ends a shard's lease on behalf of an operator.
-  private mutating func revoke(
-    _ ordinal: Int, reason: String, _ now: Duration, _ step: inout Step
-  ) {
-    guard case .leased(let lease) = records[ordinal].state else { return }
-    emit(
-      .attemptEnded(
-        shard: records[ordinal].shard.id, token: lease.token, ending: .cancelled,
-        evidence: reason, retryAfterSeconds: 0), now, &step)
-    step.directives.append(.revoke(worker: lease.worker, lease.token))
   }
 
   private mutating func retry(_ shard: ShardID, _ now: Duration, _ step: inout Step) -> Reply {
@@ -62,8 +56,9 @@ extension Scheduler {
     if let stopReason { return .refused("the sweep was stopped: \(stopReason)") }
     switch record.state {
     case .completed: return .refused("shard \(shard) is completed; its results stay")
-    case .leased(let lease):
-      return .refused("shard \(shard) is running on worker \(lease.worker)")
+    case .leased(let tokens):
+      let names = tokens.compactMap { live[$0]?.lease.worker }.joined(separator: " and ")
+      return .refused("shard \(shard) is running on worker \(names)")
     case .blocked:
       if let dependency = record.shard.dependency, isStuck(record) {
         return .refused("shard \(shard) waits for \(dependency), which was given up; retry that")

@@ -14,10 +14,7 @@ extension Scheduler {
       Presence(
         isConnected: worker.connection != nil,
         leases: worker.leases.sorted().compactMap { token in
-          guard let ordinal = live[token], case .leased(let lease) = records[ordinal].state else {
-            return nil
-          }
-          return (records[ordinal].shard.id, lease)
+          live[token].map { (records[$0.ordinal].shard.id, $0.lease) }
         })
     }
   }

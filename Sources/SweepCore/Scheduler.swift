@@ -3,13 +3,14 @@ import HeapModule
 /// Decides who works on what. A value without clock or I/O: `handle` takes a command and the time
 /// and returns what to remember (events) and what to say (directives, reply).
 ///
-/// Durable state changes only in `apply`, live and in recovery alike. What a restart may forget
-/// (connections, lease deadlines, progress) is kept beside it.
+/// Durable state (`DurableState`) changes only in `apply`, live and in recovery alike. What a
+/// restart may forget (connections, lease deadlines, progress, cool-downs) is kept beside it.
 ///
 /// Legal transitions of a shard: blocked → queued (dependency completed); queued → leased;
-/// leased → completed; leased → queued (attempt ended); queued → quarantined (attempts used up);
-/// quarantined → queued (sweep resumed); blocked, queued, quarantined → cancelled (by an operator);
-/// quarantined, cancelled → queued or blocked (retried by an operator).
+/// leased → leased (a second copy of a straggler, or the end of one of two); leased → completed;
+/// leased → queued (attempt ended); queued → quarantined (attempts used up); quarantined → queued
+/// (sweep resumed); blocked, queued, quarantined → cancelled (by an operator); quarantined,
+/// cancelled → queued or blocked (retried by an operator).
 package struct Scheduler: Sendable {
   package struct Lease: Hashable, Sendable {
     package let token: LeaseToken
@@ -17,15 +18,24 @@ package struct Scheduler: Sendable {
     package let attempt: Int
     /// Time since the coordinator's start at which the lease ends unless it is renewed.
     package var deadline: Duration
+    /// When it began or, for a lease from before a restart, when the coordinator started.
+    package var since: Duration
     /// Completed share of the shard in [0, 1], as last told by the worker.
-    package var fraction: Double
-    package var tokensPerSecond: Double
+    package var fraction: Double = 0
+    package var tokensPerSecond: Double = 0
+    /// The share that the worker told first, and when. An attempt that goes on from a checkpoint
+    /// does not begin at 0.
+    var firstFraction: Double?
+    var firstFractionAt: Duration = .zero
+    /// Whether `since` is when work on the shard began that had no result yet.
+    var isTimed: Bool
   }
 
   package enum ShardState: Hashable, Sendable {
     case blocked
     case queued(notBefore: Duration)
-    case leased(Lease)
+    /// The live leases, older first: one, or two if the first is a straggler.
+    case leased([LeaseToken])
     case completed(token: LeaseToken, artifact: ContentDigest?)
     case quarantined(reason: String)
     case cancelled(reason: String)
@@ -42,6 +52,8 @@ package struct Scheduler: Sendable {
 
     /// Completed or given up.
     var isFinal: Bool { isCompleted || isGivenUp }
+
+    var tokens: [LeaseToken] { if case .leased(let tokens) = self { tokens } else { [] } }
   }
 
   struct ShardRecord: Sendable {
@@ -50,6 +62,9 @@ package struct Scheduler: Sendable {
     var failures = 0
     var losses = 0
     var attempts = 0
+    var priority = 0
+    /// Where it failed last; other hosts are tried first.
+    var failedOn: String?
     var dependents: [Int] = []
   }
 
@@ -57,95 +72,34 @@ package struct Scheduler: Sendable {
     let info: WorkerInfo
     /// Place in the order of joining, so that dispatch does not depend on hash order.
     let order: Int
+    var leases: Set<LeaseToken> = []
+    /// Data of the shard that it was last given.
+    var data: Int?
     /// Number of the live connection, the worker's newest; nil while disconnected.
     var connection: UInt64?
     /// When the leases end if the worker stays away; nil while connected.
     var graceEnds: Duration?
-    var leases: Set<LeaseToken> = []
+    /// When the worker's time is up, as it said itself; nil if it may go on for ever.
+    var endsAt: Duration?
   }
 
-  /// What a worker must run.
-  package struct Assignment: Hashable, Sendable {
-    package let shard: Shard
-    package let token: LeaseToken
-    package let attempt: Int
-    /// The trials of the shard that have no result yet.
-    package let remainingTrials: [Trial]
-    /// The artifact of the shard's dependency.
-    package let input: ContentDigest?
+  /// What is known of a host from its failures.
+  struct HostRecord: Codable, Hashable, Sendable {
+    /// Shards that failed there since one was completed.
+    var failed: Set<ShardID> = []
+    /// How often it was suspended since a shard was completed.
+    var suspensions = 0
+    /// Why it was suspended last.
+    var evidence = ""
+    /// When it gets shards again; a restart forgets it.
+    var suspendedUntil: Duration?
+
+    enum CodingKeys: CodingKey { case failed, suspensions, evidence }
   }
 
-  package enum Directive: Hashable, Sendable {
-    case assign(worker: String, Assignment)
-    /// The worker's lease is over; what it does for it is wasted.
-    case revoke(worker: String, LeaseToken)
-  }
-
-  package enum Command: Sendable {
-    /// Connections are numbered in the order of their opening.
-    case connect(
-      WorkerInfo, connection: UInt64, holding: [LeaseToken], inputs: [String: String])
-    case disconnect(worker: String, connection: UInt64, reason: String)
-    /// The worker can start this many shards besides those that it asked for before; in all never
-    /// more than its slots.
-    case requestWork(worker: String, slots: Int)
-    case heartbeat(worker: String, leases: [LeaseProgress])
-    case completeTrial(
-      worker: String, token: LeaseToken, trial: TrialID, metrics: [String: Double],
-      notes: [String: String], items: TrialItems? = nil)
-    case completeShard(
-      worker: String, token: LeaseToken, artifact: ContentDigest?, facts: [String: Double])
-    case failShard(worker: String, token: LeaseToken, evidence: String)
-    case releaseShard(worker: String, token: LeaseToken)
-    case stop(reason: String)
-    /// What an operator asks for.
-    case control(Control)
-    /// Time passed.
-    case tick
-  }
-
-  /// What an operator can ask of a running sweep. All of it is durable. Each is refused with the
-  /// reason if it makes no sense, and asking again for what holds already changes nothing.
-  package enum Control: Hashable, Sendable {
-    /// What runs goes on; nothing further is leased, also after a restart of the coordinator.
-    case pause(reason: String)
-    case resume
-    /// Gives a shard up. Its lease ends at once; results of its trials so far stay.
-    case cancelShard(ShardID, reason: String)
-    /// Ends the sweep now: all leases end, nothing further is leased. Results stay.
-    case cancelSweep(reason: String)
-    /// New attempts for a shard that was quarantined, cancelled, or waits after a failure.
-    case retry(ShardID)
-    /// No new shard for this worker, also when it reconnects; what it runs, it finishes.
-    case drain(worker: String, reason: String)
-  }
-
-  package struct LeaseProgress: Hashable, Sendable {
-    package let token: LeaseToken
-    package let fraction: Double
-    package let tokensPerSecond: Double
-
-    package init(token: LeaseToken, fraction: Double, tokensPerSecond: Double) {
-      self.token = token
-      self.fraction = fraction
-      self.tokensPerSecond = tokensPerSecond
-    }
-  }
-
-  /// Answer to a command.
-  package enum Reply: Hashable, Sendable {
-    /// Done, now or (for a repeated report) before.
-    case accepted
-    /// The lease is over; retrying cannot help.
-    case stale
-    /// The command contradicts the protocol or the sweep; retrying cannot help.
-    case refused(String)
-  }
-
-  package struct Step: Sendable {
-    package var events: [SweepEvent] = []
-    package var directives: [Directive] = []
-    package var reply: Reply = .accepted
+  struct LiveLease: Sendable {
+    let ordinal: Int
+    var lease: Lease
   }
 
   package let policy: ExecutionPolicy
@@ -153,37 +107,55 @@ package struct Scheduler: Sendable {
   let planDigest: ContentDigest
   var records: [ShardRecord]
   let ordinals: [ShardID: Int]
-  private let shardOfTrial: [TrialID: Int]
+  let shardOfTrial: [TrialID: Int]
   var completedTrials: Set<TrialID> = []
-  var live: [LeaseToken: Int] = [:]
+  /// Tokens of completed shards, so that a repeated report is known as such.
+  var completedBy: Set<LeaseToken> = []
+  var live: [LeaseToken: LiveLease] = [:]
   var workers: [String: WorkerRecord] = [:]
   /// Counts the joinings of workers.
   var joined = 0
-  /// Shards that connected workers asked for and have not been given; never 0.
-  var wanted: [String: Int] = [:]
   /// Workers that get nothing any more; they stay here when they leave, as they may return.
-  package var drained: Set<String> = []
+  package internal(set) var drained: Set<String> = []
+  var hosts: [String: HostRecord] = [:]
+  package internal(set) var costs = CostModel()
   var lastToken: UInt64 = 0
   /// Shards that may still change: neither completed nor given up nor waiting for one that is given
   /// up. Kept as a count because it is asked after every batch.
   var unsettled: Int
-  package var inputs: [String: String]?
-  package var stopReason: String?
-  /// Set while the process ends: nothing further is leased. A restart forgets it.
-  package var isEnding = false
+  var quarantined = 0
+  package internal(set) var inputs: [String: String]?
+  package internal(set) var stopReason: String?
   /// Whether the sweep was stopped for good.
-  package var isCancelled = false
+  package internal(set) var isCancelled = false
   /// Why nothing is leased for the time being.
-  package var pauseReason: String?
-  /// Ordinals that may be queued; entries whose shard has moved on are skipped when popped.
-  var ready = Heap<Int>()
+  package internal(set) var pauseReason: String?
+
+  // What a restart forgets.
+
+  /// Set while the process ends: nothing further is leased.
+  package var isEnding = false
+  /// Shards that connected workers asked for and have not been given; never 0. A request that
+  /// overtakes the report which makes room for it waits here.
+  var wanted: [String: Int] = [:]
+  /// Of these workers, those for which there may be something that there was not before.
+  var hungry: Set<String> = []
+  /// When to look for every worker again: a cool-down or the avoidance of a host ends.
+  var nextLook: Duration?
+  /// When to look for stragglers again.
+  var nextStragglerLook: Duration = .zero
+  /// May contain shards that have moved on; they are skipped.
+  var ready: ReadyQueue
+  /// Workers by the data of the shard that they were last given.
+  var workersOnData: [Int: Int] = [:]
   /// Shards that wait for their time, most urgent first; entries may be outdated too.
   var delayed = Heap<Delayed>()
   /// No lease and no grace time ends before this, so that not every command looks at all of them;
   /// nil if there are none.
   var nextExpiry: Duration?
   var randomState: UInt64
-  private(set) var lastHandled: Duration = .zero
+  /// The time of the last command.
+  package private(set) var lastHandled: Duration = .zero
 
   struct Delayed: Comparable {
     let time: Duration
@@ -201,10 +173,12 @@ package struct Scheduler: Sendable {
     ordinals = Dictionary(
       uniqueKeysWithValues: plan.shards.enumerated().map { ($1.id, $0) })
     var shardOfTrial: [TrialID: Int] = [:]
+    shardOfTrial.reserveCapacity(plan.grid.trials.count)
     for (ordinal, shard) in plan.shards.enumerated() {
       for trial in shard.trials { shardOfTrial[trial.id] = ordinal }
     }
     self.shardOfTrial = shardOfTrial
+    ready = ReadyQueue(plan.shards)
     randomState = seed
     unsettled = plan.shards.count
     for ordinal in records.indices {
@@ -224,69 +198,54 @@ package struct Scheduler: Sendable {
   mutating func enqueue(_ ordinal: Int, notBefore: Duration) {
     records[ordinal].state = .queued(notBefore: notBefore)
     if notBefore <= lastHandled {
-      ready.insert(ordinal)
+      makeReady(ordinal)
     } else {
       delayed.insert(Delayed(time: notBefore, ordinal: ordinal))
     }
   }
 
+  private mutating func makeReady(_ ordinal: Int) {
+    ready.insert(ordinal, priority: records[ordinal].priority)
+    nextLook = .zero
+  }
+
   private mutating func promoteDelayed(now: Duration) {
     while let next = delayed.min, next.time <= now {
       delayed.removeMin()
-      ready.insert(next.ordinal)
+      if case .queued = records[next.ordinal].state { makeReady(next.ordinal) }
     }
-  }
-
-  /// The next shard to lease, taken from the queue.
-  mutating func popReady(now: Duration) -> Int? {
-    while let ordinal = ready.popMin() {
-      if case .queued(let notBefore) = records[ordinal].state {
-        if notBefore <= now { return ordinal }
-        delayed.insert(Delayed(time: notBefore, ordinal: ordinal))
-      }
-    }
-    return nil
   }
 
   // MARK: Commands
 
   /// Decides about one command and applies the resulting events.
+  ///
+  /// - Parameter now: time since the coordinator's start. Should it ever go back, it stands still
+  ///   for the scheduler until it has caught up.
   package mutating func handle(_ command: Command, now: Duration) -> Step {
+    let now = max(now, lastHandled)
     forgiveGap(until: now)
     var step = Step()
     switch command {
-    case .connect(let info, let connection, let holding, let inputs):
-      connect(info, connection: connection, holding: holding, inputs: inputs, now, &step)
+    case .connect(let info, let connection, let holding, let inputs, let lifetime):
+      connect(
+        info, connection: connection, holding: holding, inputs: inputs, lifetime: lifetime, now,
+        &step)
     case .disconnect(let worker, let connection, let reason):
       disconnect(worker, connection: connection, reason: reason, now, &step)
     case .requestWork(let worker, let slots):
-      if drained.contains(worker) {
-        break
-      } else if let record = workers[worker], record.connection != nil {
-        let free = max(0, record.info.slots - record.leases.count)
-        let total = min((wanted[worker] ?? 0) + max(slots, 0), free)
-        wanted[worker] = total > 0 ? total : nil
-      } else {
-        step.reply = .refused("worker \(worker) is not registered")
-      }
+      requestWork(worker, slots: slots, &step)
     case .heartbeat(let worker, let leases):
       for progress in leases { renew(progress, worker: worker, now, &step) }
     case .completeTrial(let worker, let token, let trial, let metrics, let notes, let items):
       completeTrial(worker, token, trial, metrics, notes, items, now, &step)
-    case .completeShard(let worker, let token, let artifact, let facts):
-      completeShard(worker, token, artifact, facts, now, &step)
+    case .completeShard(let worker, let token, let artifact, let facts, let wasResumed):
+      completeShard(worker, token, artifact, facts, wasResumed: wasResumed, now, &step)
     case .failShard(let worker, let token, let evidence):
-      if let ordinal = ownedShard(token, worker: worker) {
-        end(ordinal, .failed, evidence: evidence, now, &step)
-      } else {
-        step.reply = .stale
-      }
+      endOwned(token, by: worker, .failed, evidence: evidence, now, &step)
     case .releaseShard(let worker, let token):
-      if let ordinal = ownedShard(token, worker: worker) {
-        end(ordinal, .released, evidence: "given back by worker \(worker)", now, &step)
-      } else {
-        step.reply = .stale
-      }
+      endOwned(
+        token, by: worker, .released, evidence: "given back by worker \(worker)", now, &step)
     case .control(let control):
       step.reply = carryOut(control, now, &step)
     case .stop(let reason):
@@ -305,17 +264,12 @@ package struct Scheduler: Sendable {
   private mutating func forgiveGap(until now: Duration) {
     let gap = now - lastHandled
     if gap > silenceMax {
-      for (_, ordinal) in live {
-        if case .leased(var lease) = records[ordinal].state {
-          lease.deadline += gap
-          records[ordinal].state = .leased(lease)
-        }
-      }
+      for token in live.keys { live[token]?.lease.deadline += gap }
       for id in workers.keys {
         if let ends = workers[id]?.graceEnds { workers[id]?.graceEnds = ends + gap }
       }
     }
-    lastHandled = max(lastHandled, now)
+    lastHandled = now
   }
 
   /// A coordinator that handled nothing for longer than this stood still; see `nextDeadline`.
@@ -328,60 +282,24 @@ package struct Scheduler: Sendable {
     step.events.append(event)
   }
 
-  private mutating func connect(
-    _ info: WorkerInfo, connection: UInt64, holding: [LeaseToken], inputs: [String: String],
-    _ now: Duration, _ step: inout Step
-  ) {
-    // What an abandoned connection still delivers says nothing about the worker.
-    if let current = workers[info.id]?.connection, current > connection {
-      step.reply = .stale
-      return
-    }
-    if let fixed = self.inputs, fixed != inputs {
-      let differing = Set(fixed.keys).union(inputs.keys).sorted()
-        .filter { fixed[$0] != inputs[$0] }
-        .map { "\($0): \(fixed[$0] ?? "none") in the ledger, \(inputs[$0] ?? "none") here" }
-      step.reply = .refused(
-        "worker \(info.id) on \(info.host) has other inputs than the sweep's results so far come "
-          + "from (\(differing.joined(separator: "; "))); give it the same model and data files")
-      return
-    }
-    if self.inputs == nil { emit(.inputsFixed(inputs), now, &step) }
-    if workers[info.id]?.info != info { emit(.workerJoined(info), now, &step) }
-    workers[info.id]?.connection = connection
-    workers[info.id]?.graceEnds = nil
-    wanted[info.id] = nil
-    // The worker says which leases it still works on: those that it forgot are free again, those
-    // that ended meanwhile it must forget.
-    for token in (workers[info.id]?.leases ?? []).sorted() {
-      guard let ordinal = live[token] else { continue }
-      if holding.contains(token) {
-        renew(
-          LeaseProgress(token: token, fraction: -1, tokensPerSecond: -1), worker: info.id, now,
-          &step)
-      } else {
-        end(ordinal, .lost, evidence: "worker \(info.id) came back without this lease", now, &step)
-      }
-    }
-    for token in holding where ownedShard(token, worker: info.id) == nil {
-      step.directives.append(.revoke(worker: info.id, token))
-    }
+  /// In [0, 1), by SplitMix64.
+  mutating func random() -> Double {
+    randomState &+= 0x9E37_79B9_7F4A_7C15
+    var mixed = randomState
+    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+    return Double((mixed ^ (mixed >> 31)) >> 11) * 0x1p-53
   }
 
-  private mutating func disconnect(
-    _ worker: String, connection: UInt64, reason: String, _ now: Duration, _ step: inout Step
-  ) {
-    // A late word about a connection that has been replaced says nothing about the worker.
-    guard workers[worker]?.connection == connection else { return }
-    workers[worker]?.connection = nil
-    wanted[worker] = nil
-    if workers[worker]?.leases.isEmpty == true {
-      emit(.workerLeft(worker: worker, reason: reason), now, &step)
-    } else {
-      let graceEnds = now + .seconds(policy.disconnectGraceSeconds)
-      workers[worker]?.graceEnds = graceEnds
-      expect(expiryAt: graceEnds)
+  private mutating func requestWork(_ worker: String, slots: Int, _ step: inout Step) {
+    guard let record = workers[worker], record.connection != nil else {
+      step.reply = .refused("worker \(worker) is not registered")
+      return
     }
+    guard !drained.contains(worker) else { return }
+    let total = min((wanted[worker] ?? 0) + max(slots, 0), capacity(of: record))
+    wanted[worker] = total > 0 ? total : nil
+    if total > 0 { hungry.insert(worker) }
   }
 
   private mutating func completeTrial(
@@ -408,13 +326,10 @@ package struct Scheduler: Sendable {
 
   private mutating func completeShard(
     _ worker: String, _ token: LeaseToken, _ artifact: ContentDigest?, _ facts: [String: Double],
-    _ now: Duration, _ step: inout Step
+    wasResumed: Bool, _ now: Duration, _ step: inout Step
   ) {
-    guard let ordinal = ownedShard(token, worker: worker) else {
-      let repeated = records.contains {
-        if case .completed(let by, _) = $0.state { by == token } else { false }
-      }
-      step.reply = repeated ? .accepted : .stale
+    guard let ordinal = ownedShard(token, worker: worker), let lease = live[token]?.lease else {
+      step.reply = completedBy.contains(token) ? .accepted : .stale
       return
     }
     let shard = records[ordinal].shard
@@ -430,7 +345,14 @@ package struct Scheduler: Sendable {
       step.reply = .refused("fact \(bad) of shard \(shard.id) is not a finite number")
       return
     }
+    for other in records[ordinal].state.tokens where other != token {
+      revoke(
+        other, .superseded, evidence: "worker \(worker) completed the shard first", now, &step)
+    }
     emit(
-      .shardCompleted(shard: shard.id, token: token, artifact: artifact, facts: facts), now, &step)
+      .shardCompleted(
+        shard: shard.id, token: token, artifact: artifact, facts: facts,
+        seconds: lease.isTimed && !wasResumed ? (now - lease.since) / .seconds(1) : nil), now,
+      &step)
   }
 }

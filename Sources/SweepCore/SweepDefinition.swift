@@ -1,7 +1,7 @@
 /// A validated spec document: what the sweep is, how it is carried out, and its tasks.
 package struct SweepDefinition: Sendable {
   package let spec: SweepSpec
-  package let policy: ExecutionPolicy
+  package var policy: ExecutionPolicy
   package let tasks: [DownstreamTask]
 
   /// Grid points beyond this are a mistake rather than a plan.
@@ -128,6 +128,17 @@ package struct SweepDefinition: Sendable {
     policy.losses = section.integer("losses", in: 1...1000, default: policy.losses)
     policy.maximumFailures = section.integer(
       "max_failures", in: 1...1_000_000, orNilFor: "none", default: nil)
+    let straggler = section.number(
+      "straggler_factor", "a number from 1.1 to 1000, or 0 for no copies",
+      default: policy.stragglerFactor ?? 0
+    ) { $0 == 0 || (1.1...1000).contains($0) }
+    policy.stragglerFactor = straggler == 0 ? nil : straggler
+    policy.hostFailures = section.integer(
+      "host_failures", in: 1...1000, default: policy.hostFailures)
+    seconds("host_cool_down_seconds", &policy.hostCoolDownSeconds)
+    let megabytes = section.integer(
+      "shard_memory_mb", in: 1...100_000_000, orNilFor: "none", default: nil)
+    policy.shardMemoryBytes = megabytes.map { $0 << 20 }
     if policy.heartbeatSeconds * 3 > policy.leaseSeconds {
       section.report(
         "heartbeat_seconds", "must be at most a third of lease_seconds (\(policy.leaseSeconds))")

@@ -21,13 +21,27 @@ package struct WorkerInfo: Hashable, Sendable, Codable {
   package let processID: Int
   package let slots: Int
   package let threads: Int
+  /// Memory that the worker may use for its shards, in bytes; nil if it does not say.
+  package let memoryBytes: Int?
 
-  package init(id: String, host: String, processID: Int, slots: Int, threads: Int) {
+  package init(
+    id: String, host: String, processID: Int, slots: Int, threads: Int, memoryBytes: Int? = nil
+  ) {
     self.id = id
     self.host = host
     self.processID = processID
     self.slots = slots
     self.threads = threads
+    self.memoryBytes = memoryBytes
+  }
+
+  /// What the speed of a shard depends on.
+  package var machine: String { "\(host) \(slots)x\(threads)" }
+
+  /// Shards that the worker can run at once: its slots, or fewer if its memory ends before.
+  package func capacity(shardMemoryBytes: Int?) -> Int {
+    guard let memoryBytes, let shardMemoryBytes, shardMemoryBytes > 0 else { return slots }
+    return min(slots, memoryBytes / shardMemoryBytes)
   }
 }
 
@@ -53,12 +67,16 @@ package enum SweepEvent: Codable, Sendable, Hashable {
   case inputsFixed([String: String])
   case workerJoined(WorkerInfo)
   case workerLeft(worker: String, reason: String)
+  /// If the shard is leased already, this is a second copy of a straggler.
   case shardLeased(shard: ShardID, worker: String, token: LeaseToken, attempt: Int)
   case trialCompleted(
     trial: TrialID, token: LeaseToken, metrics: [String: Double], notes: [String: String],
     items: TrialItems? = nil)
+  /// - seconds: from the lease to the completion; nil if that is not known, because the coordinator
+  ///   started again meanwhile or an earlier attempt had done part of the work.
   case shardCompleted(
-    shard: ShardID, token: LeaseToken, artifact: ContentDigest?, facts: [String: Double])
+    shard: ShardID, token: LeaseToken, artifact: ContentDigest?, facts: [String: Double],
+    seconds: Double? = nil)
   /// - retryAfterSeconds: how long the shard waits before it is leased again.
   case attemptEnded(
     shard: ShardID, token: LeaseToken, ending: AttemptEnding, evidence: String,
@@ -78,8 +96,12 @@ package enum SweepEvent: Codable, Sendable, Hashable {
   case shardCancelled(shard: ShardID, reason: String)
   /// An operator gave a shard that failed or was cancelled new attempts.
   case shardRetried(shard: ShardID)
+  /// Shards of higher priority are leased first; 0 unless said otherwise.
+  case shardPrioritised(shard: ShardID, priority: Int)
   /// The worker gets no further shard, however often it reconnects.
   case workerDrained(worker: String, reason: String)
+  /// Different shards failed on the host one after the other: it gets none for a while.
+  case hostSuspended(host: String, seconds: Double, evidence: String)
 
   /// The name of the case, as the ledger's `event` table shows it.
   package var kind: String {
@@ -99,7 +121,9 @@ package enum SweepEvent: Codable, Sendable, Hashable {
     case .leasingContinued: "leasing_continued"
     case .shardCancelled: "shard_cancelled"
     case .shardRetried: "shard_retried"
+    case .shardPrioritised: "shard_prioritised"
     case .workerDrained: "worker_drained"
+    case .hostSuspended: "host_suspended"
     }
   }
 }

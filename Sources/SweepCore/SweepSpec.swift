@@ -209,6 +209,17 @@ package struct ExecutionPolicy: Codable, Hashable, Sendable {
   package var checkpointSeconds: Double = 10
   /// The sweep stops once this many shards are quarantined; nil means never.
   package var maximumFailures: Int?
+  /// A shard gets a second copy when nothing is queued and its lease is expected to last this many
+  /// times as long as a fresh attempt by an idle worker would; nil means never.
+  package var stragglerFactor: Double? = 2
+  /// A host on which this many different shards failed, and none was completed in between, gets
+  /// none for a while, if there are other hosts.
+  package var hostFailures: Int = 3
+  /// How long a host is left alone the first time; doubles with each further time, to 16 times.
+  package var hostCoolDownSeconds: Double = 60
+  /// Memory that one shard needs. A worker that says how much it has runs no more shards at once
+  /// than fit; nil means that only slots count.
+  package var shardMemoryBytes: Int?
 
   package init() {}
 
@@ -220,5 +231,9 @@ package struct ExecutionPolicy: Codable, Hashable, Sendable {
     case retryBackoffSeconds = "retry_backoff_seconds"
     case checkpointSeconds = "checkpoint_seconds"
     case maximumFailures = "max_failures"
+    case stragglerFactor = "straggler_factor"
+    case hostFailures = "host_failures"
+    case hostCoolDownSeconds = "host_cool_down_seconds"
+    case shardMemoryBytes = "shard_memory_bytes"
   }
 }

@@ -30,10 +30,11 @@ struct EventPayload {
       writer.member("notes", strings: notes)
       writer.member("token", token)
       writer.member("trial", string: trial.description)
-    case .shardCompleted(let shard, let token, let artifact, let facts):
+    case .shardCompleted(let shard, let token, let artifact, let facts, let seconds):
       writer.open("shardCompleted")
       if let artifact { writer.member("artifact", string: artifact.description) }
       writer.member("facts", numbers: facts)
+      if let seconds { writer.member("seconds", number: seconds) }
       writer.member("shard", string: shard.description)
       writer.member("token", token)
     default:
@@ -87,12 +88,7 @@ private struct PlainJSON {
     needsComma = false
     for (key, value) in numbers.sorted(by: { $0.key < $1.key }) {
       name(key)
-      guard value.isFinite else {
-        isPlain = false
-        return
-      }
-      let digits = value.description
-      text += digits.hasSuffix(".0") ? digits.dropLast(2) : digits[...]
+      write(value)
     }
     text += "}"
     needsComma = true
@@ -108,6 +104,17 @@ private struct PlainJSON {
     }
     text += "}"
     needsComma = true
+  }
+
+  mutating func member(_ key: String, number: Double) {
+    name(key)
+    write(number)
+  }
+
+  private mutating func write(_ value: Double) {
+    if !value.isFinite { isPlain = false }
+    let digits = value.description
+    text += digits.hasSuffix(".0") ? digits.dropLast(2) : digits[...]
   }
 
   private mutating func name(_ key: String) {

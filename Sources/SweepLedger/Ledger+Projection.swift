@@ -56,7 +56,7 @@ extension Ledger {
           [trial.description, measure, values.count, Data(TrialItems.encoded(values))])
       }
 
-    case .shardCompleted(let shard, let token, let artifact, let facts):
+    case .shardCompleted(let shard, let token, let artifact, let facts, _):
       try run(
         """
         UPDATE attempt SET ended_at = ?, ending = 'completed'
@@ -108,7 +108,8 @@ extension Ledger {
     case .workerDrained(let worker, _):
       try run("UPDATE worker SET drained_at = ? WHERE id = ?", [now, worker])
 
-    case .sweepStopped, .sweepCancelled, .leasingPaused, .leasingContinued:
+    case .sweepStopped, .sweepCancelled, .leasingPaused, .leasingContinued, .shardPrioritised,
+      .hostSuspended:
       break
     }
   }

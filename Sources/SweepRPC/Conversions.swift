@@ -14,6 +14,7 @@ extension Biassweep_V1_Hello {
     slots = UInt32(clamping: worker.slots)
     threads = UInt32(clamping: worker.threads)
     self.specDigest = specDigest?.description ?? ""
+    memoryBytes = UInt64(clamping: worker.memoryBytes ?? 0)
   }
 
   /// - Returns: nil unless every field is within its limits.
@@ -22,7 +23,8 @@ extension Biassweep_V1_Hello {
       (1...1024).contains(slots), (1...4096).contains(threads)
     else { return nil }
     return WorkerInfo(
-      id: worker, host: host, processID: Int(processID), slots: Int(slots), threads: Int(threads))
+      id: worker, host: host, processID: Int(processID), slots: Int(slots), threads: Int(threads),
+      memoryBytes: memoryBytes > 0 ? Int(clamping: memoryBytes) : nil)
   }
 }
 
@@ -35,7 +37,7 @@ extension Scheduler.Command {
       guard ready.holding.count <= Self.leasesMax, Self.fits(ready.inputs) else { return nil }
       self = .connect(
         info, connection: connection, holding: ready.holding.map { LeaseToken($0) },
-        inputs: ready.inputs)
+        inputs: ready.inputs, lifetime: Self.lifetime(seconds: ready.lifetimeSeconds))
     case .workRequest(let request):
       self = .requestWork(worker: worker, slots: Int(request.slots))
     case .heartbeat(let heartbeat):
@@ -59,7 +61,8 @@ extension Scheduler.Command {
         return nil
       }
       self = .completeShard(
-        worker: worker, token: LeaseToken(report.token), artifact: artifact, facts: report.facts)
+        worker: worker, token: LeaseToken(report.token), artifact: artifact, facts: report.facts,
+        wasResumed: report.resumed)
     case .failure(let report):
       self = .failShard(
         worker: worker, token: LeaseToken(report.token),
@@ -69,6 +72,12 @@ extension Scheduler.Command {
     case .hello, nil:
       return nil
     }
+  }
+
+  /// - Returns: nil for no limit. A year is as good as none, and no number overflows.
+  private static func lifetime(seconds: Double) -> Duration? {
+    guard seconds > 0, seconds < 365 * 86_400 else { return nil }
+    return .seconds(seconds)
   }
 
   private static let evidenceCharactersMax = 4000

@@ -1,4 +1,5 @@
 import SweepCore
+import SweepSimulation
 
 /// A small sweep and the events of a run in which one worker does everything, for tests of what
 /// comes after scheduling: the ledger and its readers.

@@ -64,6 +64,11 @@ package struct CheckpointFiles: Sendable {
   package let alternatives: [String]
   /// Least time of work between two checkpoints.
   package let interval: Duration
+
+  /// Whether there is anything to continue from.
+  var exist: Bool {
+    ([path] + alternatives).contains { FileManager.default.fileExists(atPath: $0) }
+  }
 }
 
 extension Worker {

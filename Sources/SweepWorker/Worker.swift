@@ -31,6 +31,8 @@ package actor Worker {
   let threads = BlockingThreads()
   /// Without any answer for this long the worker gives up.
   let patience: Duration
+  /// When the worker must have ended; nil if it may go on for ever.
+  private let endsAt: SuspendingClock.Instant?
 
   struct Sweep {
     let digest: ContentDigest
@@ -86,10 +88,12 @@ package actor Worker {
   ///   - security: how to talk to the coordinator.
   ///   - checkpoints: where shards keep their progress; nil for not at all.
   ///   - patience: how long to look for a coordinator before giving up.
+  ///   - lifetime: how much time the worker has, from now; nil if it may go on for ever. It gets
+  ///     only shards that it can finish in time. Ending then is the caller's part.
   package init(
     info: WorkerInfo, host: String, port: Int, security: ConnectionSecurity = .plaintext,
     version: String, executor: ShardExecutor, checkpoints: CheckpointPlace? = nil,
-    patience: Duration, logger: Logger
+    patience: Duration, lifetime: Duration? = nil, logger: Logger
   ) {
     self.info = info
     self.host = host
@@ -99,6 +103,7 @@ package actor Worker {
     self.executor = executor
     self.checkpoints = checkpoints
     self.patience = patience
+    endsAt = lifetime.map { .now + $0 }
     self.logger = logger
   }
 
@@ -264,6 +269,10 @@ package actor Worker {
         $0.ready = .with {
           $0.inputs = sweep.inputs
           $0.holding = holding.map(\.value)
+          // At its end there is a moment left, as 0 would mean for ever.
+          if let endsAt {
+            $0.lifetimeSeconds = max(SuspendingClock.now.duration(to: endsAt) / .seconds(1), 0.001)
+          }
         }
       })
     isReady = true
@@ -344,13 +353,14 @@ package actor Worker {
         let assignment = ShardAssignment(
           shard: shard, token: token, attempt: Int(message.attempt), trials: trials, input: input,
           checkpoint: checkpoint)
+        let wasResumed = checkpoint?.exist == true
         let product = try await self.threads.run(named: name) {
           let started = SuspendingClock.now
           var product = try executor.execute(assignment, control)
           product.facts[Shard.secondsFact] = started.duration(to: .now) / .seconds(1)
           return product
         }
-        try await self.finish(token, product, control)
+        try await self.finish(token, product, wasResumed: wasResumed, control)
       } catch is CancellationError {
         await self.cancelled(token)
       } catch {
@@ -383,7 +393,7 @@ package actor Worker {
   }
 
   private func finish(
-    _ token: LeaseToken, _ product: ShardProduct, _ control: ShardControl
+    _ token: LeaseToken, _ product: ShardProduct, wasResumed: Bool, _ control: ShardControl
   ) async throws {
     reportResults(token)
     uploads[token]?.task?.cancel()
@@ -402,6 +412,7 @@ package actor Worker {
             $0.token = token.value
             $0.artifact = digest?.description ?? ""
             $0.facts = product.facts
+            $0.resumed = wasResumed
           }
         }))
     if takesWork { requestWork(1) }

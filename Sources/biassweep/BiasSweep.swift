@@ -41,9 +41,9 @@ struct BiasSweep: AsyncParsableCommand {
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
       ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, LedgerCommand.self,
       TasksCommand.self, DoctorCommand.self, CertsCommand.self, WorkersCommand.self,
-      ShardsCommand.self,
-      AttemptsCommand.self, PauseCommand.self, ResumeCommand.self, DrainCommand.self,
-      RetryCommand.self, CancelCommand.self,
+      ShardsCommand.self, AttemptsCommand.self, PauseCommand.self, ResumeCommand.self,
+      DrainCommand.self, RetryCommand.self, PrioritiseCommand.self, CancelCommand.self,
+      SimulateCommand.self,
     ])
 
   /// Parses and runs the command, and maps every error to one message and an exit status.

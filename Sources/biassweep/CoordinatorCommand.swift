@@ -50,8 +50,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
 
   @OptionGroup var log: LogOptions
 
-  @Flag(help: "Go on with a sweep that was cancelled.")
-  var revive = false
+  @OptionGroup var again: ContinuationOptions
 
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
@@ -70,7 +69,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
     let log = try self.log.open()
     let security = try credentials.security(.coordinator)
     let session = try SweepSession(
-      selection: selection, ledger: ledger, keepLeases: true, revive: revive,
+      selection: selection, ledger: ledger, keepLeases: true, again: again,
       checkpointSpace: checkpointSpace, logger: log.logger)
     let server = CoordinatorServer(
       coordinator: session.coordinator, artifacts: session.artifacts,

@@ -38,8 +38,7 @@ struct RunCommand: AsyncParsableCommand {
 
   @OptionGroup var cacheOption: CacheOption
 
-  @Flag(help: "Go on with a sweep that was cancelled.")
-  var revive = false
+  @OptionGroup var again: ContinuationOptions
 
   @Flag(help: "Print one JSON object at the end instead of tables.")
   var json = false
@@ -59,7 +58,7 @@ struct RunCommand: AsyncParsableCommand {
   func run() async throws {
     cacheOption.apply()
     let session = try SweepSession(
-      selection: selection, ledger: ledger, keepLeases: false, revive: revive,
+      selection: selection, ledger: ledger, keepLeases: false, again: again,
       logger: Log(path: nil, format: .text, level: verbose ? .info : .warning).logger)
     let coordinator = session.coordinator
     let start = await coordinator.summary()

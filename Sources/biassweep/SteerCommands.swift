@@ -115,6 +115,40 @@ struct RetryCommand: AsyncParsableCommand {
   }
 }
 
+struct PrioritiseCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "prioritise",
+    abstract: "Lease shards, and what they wait for, before others, or after them.",
+    discussion: """
+      All shards begin with priority 0. Results do not depend on the order.
+
+      EXAMPLES:
+        biassweep prioritise 'tune/gender/contextual-single-explicit/0.5/none/1'
+        biassweep prioritise 'tune/culture/original/0/none/2' --priority=-1 --json
+      """)
+
+  @OptionGroup var connection: OperatorConnection
+
+  @Argument(help: "Shards, as `biassweep shards` names them.")
+  var shards: [String]
+
+  @Option(help: "Higher ones are leased first.")
+  var priority: Int32 = 1
+
+  func run() async throws {
+    let priority = self.priority
+    try await connection.steer(
+      shards.map { shard in
+        .with {
+          $0.prioritise = .with {
+            $0.shard = shard
+            $0.priority = priority
+          }
+        }
+      })
+  }
+}
+
 struct DrainCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "drain", abstract: "Give workers nothing further; what they run, they finish.",

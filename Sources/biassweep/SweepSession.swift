@@ -20,10 +20,11 @@ struct SweepSession: Sendable {
   static let defaultCheckpointSpace = ByteSize(bytes: 20 << 30)
 
   init(
-    selection: SweepSelection, ledger path: String?, keepLeases: Bool, revive: Bool,
+    selection: SweepSelection, ledger path: String?, keepLeases: Bool, again: ContinuationOptions,
     checkpointSpace: ByteSize = defaultCheckpointSpace, logger: Logger
   ) throws {
-    let definition = try selection.definition()
+    var definition = try selection.definition()
+    if let limit = again.maxFailures { definition.policy.maximumFailures = limit }
     ledgerPath = path ?? "\(definition.spec.name).ledger"
     plan = definition.plan
     ledger = try Ledger(
@@ -45,7 +46,7 @@ struct SweepSession: Sendable {
     self.logger = logger
     coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, checkpoints: checkpoints,
-      version: BiasSweep.version, keepLeases: keepLeases, revive: revive, logger: logger)
+      version: BiasSweep.version, keepLeases: keepLeases, revive: again.revive, logger: logger)
   }
 
   /// Where the artifacts of a sweep are, each under its SHA-256.
@@ -107,6 +108,21 @@ struct SweepSession: Sendable {
         "\(status.trials - status.completed) of \(status.trials) trials have no result; the same "
           + "command tries them again (`biassweep status --ledger \(ledgerPath)` shows why)")
       throw ExitStatus.failedTrials.code
+    }
+  }
+}
+
+/// How far a sweep goes in spite of failures, and whether it goes on after a cancellation.
+struct ContinuationOptions: ParsableArguments {
+  @Option(help: "Stop the sweep once this many shards are quarantined. Default: the spec's.")
+  var maxFailures: Int?
+
+  @Flag(help: "Go on with a sweep that was cancelled.")
+  var revive = false
+
+  func validate() throws {
+    guard (1...1_000_000).contains(maxFailures ?? 1) else {
+      throw ValidationError("--max-failures takes a number from 1 to 1000000.")
     }
   }
 }

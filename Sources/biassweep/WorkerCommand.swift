@@ -19,6 +19,7 @@ struct WorkerCommand: AsyncParsableCommand {
         biassweep worker --coordinator 10.0.0.5:7077 --credentials node7.pem --slots 2 --threads 8
         biassweep worker --coordinator head:7077 --cache /shared/biassweep --local-checkpoints
         biassweep worker --coordinator head:7077 --log-file worker.log --log-format json
+        biassweep worker --coordinator head:7077 --lifetime 4h --memory 16GB --slots 4
       """)
 
   @Option(help: "The coordinator's address, HOST:PORT.")
@@ -31,6 +32,21 @@ struct WorkerCommand: AsyncParsableCommand {
 
   @Option(help: "Threads of each shard. Default: the processors divided by the slots.")
   var threads: Int?
+
+  @Option(
+    help: """
+      Time that the worker has, such as 90m or 4h, or none. It gets only shards that it is expected \
+      to finish by then, and begins to end --grace seconds before. Default: what is left of the \
+      Slurm job ($SLURM_JOB_END_TIME), else none.
+      """)
+  var lifetime: TimeSpan?
+
+  @Option(
+    help: """
+      Memory for shards. A sweep that says what a shard needs (execution.shard_memory_mb) lets no \
+      more run at once than fit. Default: the machine's, or the smaller limit of the control group.
+      """)
+  var memory: ByteSize?
 
   @Option(help: "Seconds without a coordinator after which to give up.")
   var patience: Double = 600
@@ -78,7 +94,9 @@ struct WorkerCommand: AsyncParsableCommand {
     let info = WorkerInfo(
       id: security.workerID(unique: UUID().uuidString.lowercased()),
       host: ProcessInfo.processInfo.hostName,
-      processID: Int(ProcessInfo.processInfo.processIdentifier), slots: slots, threads: threads)
+      processID: Int(ProcessInfo.processInfo.processIdentifier), slots: slots, threads: threads,
+      memoryBytes: memory.map { Int(clamping: $0.bytes) } ?? MachineMemory.usableBytes)
+    let lifetime = self.lifetime.map(\.seconds) ?? Self.slurmSecondsLeft
     let worker = Worker(
       info: info, host: coordinator.host, port: coordinator.port, security: security,
       version: BiasSweep.version,
@@ -88,13 +106,22 @@ struct WorkerCommand: AsyncParsableCommand {
       ).shardExecutor,
       checkpoints: CheckpointPlace(
         directory: Cache.directory("checkpoints"), uploads: !localCheckpoints),
-      patience: .seconds(patience), logger: log.logger)
+      patience: .seconds(patience), lifetime: lifetime.map { .seconds($0) }, logger: log.logger)
 
     if untilInputEnds { Self.endWithInput() }
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
     let interrupted = InterruptFlag()
     let grace = self.grace
     let endsWithParent = untilInputEnds
+    let timekeeper = Task {
+      guard let lifetime else { return }
+      try await Task.sleep(for: .seconds(max(0, lifetime - grace)))
+      log.logger.notice("the worker's time is nearly up, draining")
+      await worker.drain()
+      try await Task.sleep(for: .seconds(grace / 2))
+      await worker.stop()
+    }
+    defer { timekeeper.cancel() }
     let stopper = Task {
       for await signal in signals {
         // A terminal sends Ctrl-C to `run` and its workers alike, so these may hear of it twice.
@@ -113,6 +140,12 @@ struct WorkerCommand: AsyncParsableCommand {
     let reopener = Task { try await log.reopenOnHangup() }
     defer { reopener.cancel() }
     try await worker.run()
+  }
+
+  /// Seconds until Slurm ends the job that this process is part of; nil outside of one.
+  private static var slurmSecondsLeft: Double? {
+    ProcessInfo.processInfo.environment["SLURM_JOB_END_TIME"].flatMap(Double.init)
+      .map { max(0.001, $0 - Date().timeIntervalSince1970) }
   }
 
   /// Ends the process when standard input does: the parent holds its other end, and when the parent

@@ -4,6 +4,7 @@ import SweepCoordinator
 import SweepCore
 import SweepRPC
 import SweepSecurity
+import SweepSimulation
 import SweepTestKit
 import SweepWorker
 import Testing

@@ -1,6 +1,7 @@
 import Foundation
 import SweepCore
 import SweepRPC
+import SweepSimulation
 import SweepTestKit
 import SwiftProtobuf
 import Testing

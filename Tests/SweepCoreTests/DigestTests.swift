@@ -1,5 +1,5 @@
 import SweepCore
-import SweepTestKit
+import SweepSimulation
 import Testing
 
 @Suite struct DigestTests {

@@ -207,7 +207,7 @@ import Testing
     _ = bench.scheduler.finishRecovery(keepLeases: true, now: .zero)
     bench.wait(seconds: 11)
     #expect(bench.scheduler.leases.isEmpty)
-    #expect(bench.scheduler.durableState.workers.isEmpty)
+    #expect(bench.kinds["worker_left"] == 2)
     #expect(bench.scheduler.nextDeadline == nil)
   }
 

@@ -1,5 +1,5 @@
 import SweepCore
-import SweepTestKit
+import SweepSimulation
 
 /// A scheduler with a clock and short commands; everything it says is kept.
 struct SchedulerBench {

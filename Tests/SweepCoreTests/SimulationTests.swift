@@ -1,18 +1,18 @@
 import Foundation
 import SweepCore
-import SweepTestKit
+import SweepSimulation
 import Testing
 
 /// Whole clusters with every kind of fault, one seed after the other.
 ///
-/// `BIASSWEEP_SIMULATION_SEEDS` sets how many seeds run (300), `BIASSWEEP_SIMULATION_FIRST` the
+/// `BIASSWEEP_SIMULATION_SEEDS` sets how many seeds run (500), `BIASSWEEP_SIMULATION_FIRST` the
 /// first of them (1).
 @Suite struct SimulationTests {
   private static func number(_ variable: String, default value: UInt64) -> UInt64 {
     ProcessInfo.processInfo.environment[variable].flatMap { UInt64($0) } ?? value
   }
   private static let first = number("BIASSWEEP_SIMULATION_FIRST", default: 1)
-  private static let count = number("BIASSWEEP_SIMULATION_SEEDS", default: 300)
+  private static let count = number("BIASSWEEP_SIMULATION_SEEDS", default: 500)
   private static let lanes: UInt64 = 4
 
   /// Each lane takes every fourth seed, so that two or more cores share them.
@@ -36,7 +36,7 @@ import Testing
       tally.add(outcome)
     }
     print("simulation lane \(lane): \(tally)")
-    if Self.count >= 300 {
+    if Self.count >= 500 {
       for (name, value) in tally.counts.sorted(by: { $0.key < $1.key }) {
         #expect(value > 0, "no seed saw \(name)")
       }
@@ -107,7 +107,11 @@ private struct Tally: CustomStringConvertible {
     count("repeated reports", outcome.counts.repeatedReports)
     count("lost batches", outcome.counts.uncommittedBatches)
     count("unanswered batches", outcome.counts.silentCommits)
-    for ending in AttemptEnding.allCases where ending != .superseded {
+    count("duplicated messages", outcome.counts.duplicated)
+    count("reordered messages", outcome.counts.reordered)
+    count("clock jumps", outcome.counts.clockJumps)
+    count("full disks", outcome.counts.fullDisks)
+    for ending in AttemptEnding.allCases {
       count("\(ending) attempts", 0)
     }
     for event in outcome.events {
@@ -121,6 +125,8 @@ private struct Tally: CustomStringConvertible {
       case .shardCancelled: count("cancelled shards", 1)
       case .shardRetried: count("retried shards", 1)
       case .workerDrained: count("drained workers", 1)
+      case .hostSuspended: count("suspended hosts", 1)
+      case .shardPrioritised: count("prioritised shards", 1)
       case .shardLeased: count("leases", 1)
       case .trialCompleted: count("results", 1)
       default: break

@@ -34,6 +34,8 @@ struct SnapshotTests {
         .shardCancelled(shard: shards[9].id, reason: "not wanted"),
         .workerJoined(WorkerInfo(id: "w2", host: "h", processID: 2, slots: 2, threads: 1)),
         .workerDrained(worker: "w2", reason: "maintenance"),
+        .shardPrioritised(shard: shards[10].id, priority: 2),
+        .hostSuspended(host: "h", seconds: 10, evidence: "no disk"),
         .leasingPaused(reason: "night"), .sweepStopped(reason: "interrupted"),
       ]
     for event in events { scheduler.apply(event, now: .zero) }
@@ -74,13 +76,17 @@ struct SnapshotTests {
     }
     let scheduler = busy()
     let inSnapshot: Set = [
-      "records", "completedTrials", "live", "workers", "joined", "drained", "lastToken", "inputs",
-      "stopReason", "isCancelled", "pauseReason",
+      "records", "completedTrials", "live", "workers", "joined", "drained", "hosts", "costs",
+      "lastToken", "inputs", "stopReason", "isCancelled", "pauseReason",
     ]
     let derived: Set = [
-      "policy", "planDigest", "ordinals", "shardOfTrial", "unsettled", "ready", "delayed",
+      "policy", "planDigest", "ordinals", "shardOfTrial", "completedBy", "unsettled",
+      "quarantined", "ready", "workersOnData", "delayed",
     ]
-    let forgotten: Set = ["wanted", "nextExpiry", "randomState", "lastHandled", "isEnding"]
+    let forgotten: Set = [
+      "wanted", "hungry", "nextLook", "nextStragglerLook", "nextExpiry", "randomState",
+      "lastHandled", "isEnding",
+    ]
     #expect(parts(scheduler) == inSnapshot.union(derived).union(forgotten))
 
     let children = Dictionary(
@@ -92,9 +98,12 @@ struct SnapshotTests {
       children[name].flatMap { Mirror(reflecting: $0).children.first?.value }.map(parts) ?? []
     }
     #expect(
-      firstParts("records") == ["shard", "state", "failures", "losses", "attempts", "dependents"])
+      firstParts("records") == [
+        "shard", "state", "failures", "losses", "attempts", "priority", "failedOn", "dependents",
+      ])
     let worker = children["workers"].flatMap { Mirror(reflecting: $0).children.first?.value }
       .flatMap { Mirror(reflecting: $0).children.first { $0.label == "value" }?.value }
-    #expect(worker.map(parts) == ["info", "order", "connection", "graceEnds", "leases"])
+    #expect(
+      worker.map(parts) == ["info", "order", "leases", "data", "connection", "graceEnds", "endsAt"])
   }
 }

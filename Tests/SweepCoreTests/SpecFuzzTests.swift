@@ -1,5 +1,5 @@
 import SweepCore
-import SweepTestKit
+import SweepSimulation
 import Testing
 
 /// Random documents, half wild and half nearly right.

@@ -1,5 +1,5 @@
 import SweepCore
-import SweepTestKit
+import SweepSimulation
 import Testing
 
 /// The sketch that most tests start from: 3 tasks × 2 biases × 2 ratios × 4 mitigations.

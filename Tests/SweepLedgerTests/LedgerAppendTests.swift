@@ -95,7 +95,8 @@ struct LedgerAppendTests {
             "g": -12345.678, "A": 0,
           ], notes: ["z": "too few items", "y": "50% / “q”\n\"\\ \u{7f}é"]),
         .shardCompleted(
-          shard: shard, token: token, artifact: ContentDigest(of: [1]), facts: ["loss": 1e-7]),
+          shard: shard, token: token, artifact: ContentDigest(of: [1]), facts: ["loss": 1e-7],
+          seconds: 12.5),
         .workerJoined(WorkerInfo(id: "é\"", host: "h", processID: 1, slots: 1, threads: 1)),
         .shardLeased(
           shard: sample.plan.shards[6].id, worker: "é\"", token: LeaseToken(9), attempt: 2),
@@ -226,7 +227,7 @@ struct LedgerAppendTests {
       case .shardLeased(let shard, _, let token, _):
         leased["\(token)"] = shard.description
         shardState[shard.description] = "leased"
-      case .shardCompleted(let shard, _, _, _):
+      case .shardCompleted(let shard, _, _, _, _):
         shardState[shard.description] = "completed"
         endings["completed", default: 0] += 1
       case .attemptEnded(let shard, _, let ending, _, _):

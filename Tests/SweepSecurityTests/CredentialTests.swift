@@ -1,5 +1,6 @@
 import Foundation
 import SweepSecurity
+import SweepSimulation
 import SweepTestKit
 import Testing
 

@@ -1,5 +1,5 @@
 import SweepSecurity
-import SweepTestKit
+import SweepSimulation
 import Testing
 
 @Suite struct LimitTests {

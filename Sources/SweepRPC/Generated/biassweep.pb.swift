@@ -140,6 +140,9 @@ package nonisolated struct Biassweep_V1_Hello: Sendable {
   /// Digest of the spec that the worker already works for; empty on its first session.
   package var specDigest: String = String()
 
+  /// Memory that the worker may use for its shards; 0 if it does not say.
+  package var memoryBytes: UInt64 = 0
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package init() {}
@@ -156,6 +159,9 @@ package nonisolated struct Biassweep_V1_Ready: Sendable {
 
   /// Tokens of the leases that the worker still works on.
   package var holding: [UInt64] = []
+
+  /// How much time the worker has left; 0 if it may go on for ever.
+  package var lifetimeSeconds: Double = 0
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -249,6 +255,9 @@ package nonisolated struct Biassweep_V1_ShardReport: Sendable {
   package var artifact: String = String()
 
   package var facts: Dictionary<String,Double> = [:]
+
+  /// Whether a checkpoint of an earlier attempt spared a part of the work.
+  package var resumed: Bool = false
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -802,7 +811,7 @@ nonisolated extension Biassweep_V1_WorkerMessage: SwiftProtobuf.Message, SwiftPr
 
 nonisolated extension Biassweep_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Hello"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0\u{1}worker\0\u{1}host\0\u{3}process_id\0\u{1}slots\0\u{1}threads\0\u{3}spec_digest\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0\u{1}worker\0\u{1}host\0\u{3}process_id\0\u{1}slots\0\u{1}threads\0\u{3}spec_digest\0\u{3}memory_bytes\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -817,6 +826,7 @@ nonisolated extension Biassweep_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._
       case 5: try { try decoder.decodeSingularUInt32Field(value: &self.slots) }()
       case 6: try { try decoder.decodeSingularUInt32Field(value: &self.threads) }()
       case 7: try { try decoder.decodeSingularStringField(value: &self.specDigest) }()
+      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.memoryBytes) }()
       default: break
       }
     }
@@ -844,6 +854,9 @@ nonisolated extension Biassweep_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._
     if !self.specDigest.isEmpty {
       try visitor.visitSingularStringField(value: self.specDigest, fieldNumber: 7)
     }
+    if self.memoryBytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.memoryBytes, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -855,6 +868,7 @@ nonisolated extension Biassweep_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._
     if lhs.slots != rhs.slots {return false}
     if lhs.threads != rhs.threads {return false}
     if lhs.specDigest != rhs.specDigest {return false}
+    if lhs.memoryBytes != rhs.memoryBytes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -862,7 +876,7 @@ nonisolated extension Biassweep_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._
 
 nonisolated extension Biassweep_V1_Ready: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Ready"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}inputs\0\u{1}holding\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}inputs\0\u{1}holding\0\u{3}lifetime_seconds\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -872,6 +886,7 @@ nonisolated extension Biassweep_V1_Ready: SwiftProtobuf.Message, SwiftProtobuf._
       switch fieldNumber {
       case 1: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &self.inputs) }()
       case 2: try { try decoder.decodeRepeatedUInt64Field(value: &self.holding) }()
+      case 3: try { try decoder.decodeSingularDoubleField(value: &self.lifetimeSeconds) }()
       default: break
       }
     }
@@ -884,12 +899,16 @@ nonisolated extension Biassweep_V1_Ready: SwiftProtobuf.Message, SwiftProtobuf._
     if !self.holding.isEmpty {
       try visitor.visitPackedUInt64Field(value: self.holding, fieldNumber: 2)
     }
+    if self.lifetimeSeconds.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.lifetimeSeconds, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   package static func ==(lhs: Biassweep_V1_Ready, rhs: Biassweep_V1_Ready) -> Bool {
     if lhs.inputs != rhs.inputs {return false}
     if lhs.holding != rhs.holding {return false}
+    if lhs.lifetimeSeconds != rhs.lifetimeSeconds {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1082,7 +1101,7 @@ nonisolated extension Biassweep_V1_ItemMeasure: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Biassweep_V1_ShardReport: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".ShardReport"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}token\0\u{1}artifact\0\u{1}facts\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}token\0\u{1}artifact\0\u{1}facts\0\u{1}resumed\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1093,6 +1112,7 @@ nonisolated extension Biassweep_V1_ShardReport: SwiftProtobuf.Message, SwiftProt
       case 1: try { try decoder.decodeSingularUInt64Field(value: &self.token) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.artifact) }()
       case 3: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufDouble>.self, value: &self.facts) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.resumed) }()
       default: break
       }
     }
@@ -1108,6 +1128,9 @@ nonisolated extension Biassweep_V1_ShardReport: SwiftProtobuf.Message, SwiftProt
     if !self.facts.isEmpty {
       try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufDouble>.self, value: self.facts, fieldNumber: 3)
     }
+    if self.resumed != false {
+      try visitor.visitSingularBoolField(value: self.resumed, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1115,6 +1138,7 @@ nonisolated extension Biassweep_V1_ShardReport: SwiftProtobuf.Message, SwiftProt
     if lhs.token != rhs.token {return false}
     if lhs.artifact != rhs.artifact {return false}
     if lhs.facts != rhs.facts {return false}
+    if lhs.resumed != rhs.resumed {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -259,6 +259,14 @@ package nonisolated struct Biassweep_V1_SteerRequest: Sendable {
     set {action = .drain(newValue)}
   }
 
+  package var prioritise: Biassweep_V1_Prioritise {
+    get {
+      if case .prioritise(let v)? = action {return v}
+      return Biassweep_V1_Prioritise()
+    }
+    set {action = .prioritise(newValue)}
+  }
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package nonisolated enum OneOf_Action: Equatable, Sendable {
@@ -268,6 +276,7 @@ package nonisolated struct Biassweep_V1_SteerRequest: Sendable {
     case cancelSweep(Biassweep_V1_CancelSweep)
     case retry(Biassweep_V1_Retry)
     case drain(Biassweep_V1_Drain)
+    case prioritise(Biassweep_V1_Prioritise)
 
   }
 
@@ -342,6 +351,21 @@ package nonisolated struct Biassweep_V1_Drain: Sendable {
   package var worker: String = String()
 
   package var reason: String = String()
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Biassweep_V1_Prioritise: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var shard: String = String()
+
+  /// Shards of higher priority are leased first; 0 unless said otherwise.
+  package var priority: Int32 = 0
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -798,7 +822,7 @@ nonisolated extension Biassweep_V1_AttemptRow: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Biassweep_V1_SteerRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".SteerRequest"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pause\0\u{1}resume\0\u{3}cancel_shard\0\u{3}cancel_sweep\0\u{1}retry\0\u{1}drain\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pause\0\u{1}resume\0\u{3}cancel_shard\0\u{3}cancel_sweep\0\u{1}retry\0\u{1}drain\0\u{1}prioritise\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -884,6 +908,19 @@ nonisolated extension Biassweep_V1_SteerRequest: SwiftProtobuf.Message, SwiftPro
           self.action = .drain(v)
         }
       }()
+      case 7: try {
+        var v: Biassweep_V1_Prioritise?
+        var hadOneofValue = false
+        if let current = self.action {
+          hadOneofValue = true
+          if case .prioritise(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.action = .prioritise(v)
+        }
+      }()
       default: break
       }
     }
@@ -918,6 +955,10 @@ nonisolated extension Biassweep_V1_SteerRequest: SwiftProtobuf.Message, SwiftPro
     case .drain?: try {
       guard case .drain(let v)? = self.action else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    }()
+    case .prioritise?: try {
+      guard case .prioritise(let v)? = self.action else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
     }()
     case nil: break
     }
@@ -1105,6 +1146,41 @@ nonisolated extension Biassweep_V1_Drain: SwiftProtobuf.Message, SwiftProtobuf._
   package static func ==(lhs: Biassweep_V1_Drain, rhs: Biassweep_V1_Drain) -> Bool {
     if lhs.worker != rhs.worker {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Biassweep_V1_Prioritise: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".Prioritise"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}shard\0\u{1}priority\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.shard) }()
+      case 2: try { try decoder.decodeSingularInt32Field(value: &self.priority) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.shard.isEmpty {
+      try visitor.visitSingularStringField(value: self.shard, fieldNumber: 1)
+    }
+    if self.priority != 0 {
+      try visitor.visitSingularInt32Field(value: self.priority, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Biassweep_V1_Prioritise, rhs: Biassweep_V1_Prioritise) -> Bool {
+    if lhs.shard != rhs.shard {return false}
+    if lhs.priority != rhs.priority {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

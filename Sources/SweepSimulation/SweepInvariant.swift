@@ -6,7 +6,11 @@ package enum SweepInvariant: String, CaseIterable, Sendable {
   case acknowledgedIsKept = "an acknowledged report is durable and stays so"
   case deadLeaseIsRefused = "nothing is accepted under a dead lease"
   case tokensGrow = "lease tokens are unique and grow"
-  case oneLeasePerShard = "a shard has at most one live lease"
+  case copiesAreForStragglers =
+    "a shard has at most two live leases, on different workers, the second when nothing is queued"
+  case priorityComesFirst = "a shard is leased before those of lower priority"
+  case suspendedHostGetsNothing = "a suspended host gets no shard"
+  case lifetimeIsRespected = "a shard is leased to a worker that is expected to finish it in time"
   case dependencyComesFirst = "a shard is leased after its dependency is completed"
   case completedHasResults = "a completed shard has all its results"
   case settledIsNotRepeated = "a completed, quarantined or cancelled shard is not leased"
@@ -39,10 +43,11 @@ package struct InvariantViolation: Error, Hashable, Sendable, CustomStringConver
 package struct SweepHistory: Sendable {
   private enum Standing: Hashable {
     case open
-    case leased(LeaseToken)
+    case leased([LeaseToken])
     case completed, quarantined, cancelled
 
     var isGivenUp: Bool { self == .quarantined || self == .cancelled }
+    var tokens: [LeaseToken] { if case .leased(let tokens) = self { tokens } else { [] } }
   }
 
   private struct Attempts {
@@ -58,7 +63,16 @@ package struct SweepHistory: Sendable {
   private var attempts: [ShardID: Attempts] = [:]
   private var live: [LeaseToken: (shard: ShardID, worker: String)] = [:]
   private var drained: Set<String> = []
-  private var slots: [String: Int] = [:]
+  /// What is known of a worker that may join.
+  private struct Expectation {
+    let host: String
+    let slots: Int
+    let hasLimitedTime: Bool
+    var leases = 0
+  }
+  private var workers: [String: Expectation] = [:]
+  private var priorities: [ShardID: Int] = [:]
+  private var suspendedUntil: [String: Duration] = [:]
   private var lastToken: LeaseToken?
   private var stopped = false
   private var cancelled = false
@@ -86,13 +100,17 @@ package struct SweepHistory: Sendable {
 
   // MARK: What happens
 
-  /// Tells the slots of a worker that may join.
-  package mutating func expect(worker: String, slots: Int) { self.slots[worker] = slots }
+  /// Tells of a worker that may join.
+  package mutating func expect(worker: WorkerInfo, hasLimitedTime: Bool) {
+    workers[worker.id] = Expectation(
+      host: worker.host, slots: worker.capacity(shardMemoryBytes: policy.shardMemoryBytes),
+      hasLimitedTime: hasLimitedTime)
+  }
 
   /// The coordinator started again and has read the ledger.
   package mutating func restart(recovered: Scheduler) {
-    let trials = Set(recovered.durableState.trials)
-    for trial in acknowledgedTrials.subtracting(trials).sorted() {
+    suspendedUntil = [:]
+    for trial in acknowledgedTrials.sorted() where !recovered.hasResult(trial) {
       violate(.acknowledgedIsKept, "the result of \(trial) did not survive the restart")
     }
     for shard in acknowledgedShards.sorted() {
@@ -120,10 +138,12 @@ package struct SweepHistory: Sendable {
   }
 
   /// An event became durable.
-  package mutating func record(_ event: SweepEvent) {
+  ///
+  /// - Parameter decided: when the coordinator decided it, by its clock.
+  package mutating func record(_ event: SweepEvent, decided: Duration) {
     switch event {
     case .shardLeased(let shard, let worker, let token, let attempt):
-      recordLease(of: shard, to: worker, token, attempt: attempt)
+      recordLease(of: shard, to: worker, token, attempt: attempt, decided: decided)
 
     case .trialCompleted(let trial, let token, let metrics, _, _):
       require(results[trial] == nil, .oneResultPerTrial, "\(trial) has a second result")
@@ -133,14 +153,18 @@ package struct SweepHistory: Sendable {
         "a result of \(trial) was recorded under \(token), no live lease of its shard")
       results[trial] = metrics
 
-    case .shardCompleted(let shard, let token, _, _):
-      endLease(token, of: shard, as: .completed)
+    case .shardCompleted(let shard, let token, _, _, _):
+      endLease(token, of: shard)
+      require(
+        standing[shard] == .open, .copiesAreForStragglers,
+        "\(shard) was completed while it was \(standing[shard, default: .open])")
+      standing[shard] = .completed
       for trial in shards[shard]?.trials ?? [] where results[trial.id] == nil {
         violate(.completedHasResults, "\(shard) is completed without a result of \(trial.id)")
       }
 
     case .attemptEnded(let shard, let token, let ending, _, let retryAfterSeconds):
-      endLease(token, of: shard, as: .open)
+      endLease(token, of: shard)
       switch ending {
       case .failed: attempts[shard, default: Attempts()].failures += 1
       case .lost, .expired: attempts[shard, default: Attempts()].losses += 1
@@ -180,6 +204,15 @@ package struct SweepHistory: Sendable {
       attempts[shard]?.failures = 0
       attempts[shard]?.losses = 0
 
+    case .shardPrioritised(let shard, let priority):
+      priorities[shard] = priority
+      if let needed = shards[shard]?.dependency {
+        priorities[needed] = max(priorities[needed, default: 0], priority)
+      }
+
+    case .hostSuspended(let host, let seconds, _):
+      suspendedUntil[host] = decided + .seconds(seconds)
+
     case .workerDrained(let worker, _): drained.insert(worker)
     case .leasingPaused: paused = true
     case .leasingContinued: paused = false
@@ -205,13 +238,17 @@ package struct SweepHistory: Sendable {
   }
 
   private mutating func recordLease(
-    of shard: ShardID, to worker: String, _ token: LeaseToken, attempt: Int
+    of shard: ShardID, to worker: String, _ token: LeaseToken, attempt: Int, decided: Duration
   ) {
     require(
       lastToken.map { $0 < token } ?? (token.value > 0), .tokensGrow,
       "\(token) follows \(lastToken?.description ?? "nothing")")
-    if case .leased(let other) = standing[shard] {
-      violate(.oneLeasePerShard, "\(shard) was leased as \(token) while \(other) was alive")
+    let others = standing[shard, default: .open].tokens
+    if !others.isEmpty {
+      require(
+        others.count == 1 && live[others[0]]?.worker != worker && policy.stragglerFactor != nil
+          && !plan.shards.contains { isFresh($0) }, .copiesAreForStragglers,
+        "\(shard) was leased as \(token) while \(others) were alive")
     }
     require(
       standing[shard] != .completed && standing[shard]?.isGivenUp != true, .settledIsNotRepeated,
@@ -225,31 +262,60 @@ package struct SweepHistory: Sendable {
     require(!stopped, .stoppedLeasesNothing, "\(shard) was leased after the sweep was stopped")
     let made = attempts[shard, default: Attempts()]
     require(
-      made.failures < policy.attempts && made.losses < policy.losses && attempt == made.count + 1,
+      made.failures + others.count < policy.attempts && made.losses + others.count < policy.losses
+        && attempt == made.count + 1,
       .attemptsAreBounded,
       "attempt \(attempt) of \(shard) after \(made.count), of which \(made.failures) failed and "
         + "\(made.losses) were lost")
     require(
       !drained.contains(worker), .drainedGetsNothing,
       "\(shard) was leased to \(worker), which is drained")
-    let held = live.values.count { $0.worker == worker }
-    require(
-      held < slots[worker, default: 0], .slotsAreRespected,
-      "\(worker) got \(shard) and had \(held) leases for \(slots[worker, default: 0]) slots")
+    if let expected = workers[worker] {
+      if !expected.hasLimitedTime && others.isEmpty { judgePriority(of: shard) }
+      require(
+        expected.leases < expected.slots, .slotsAreRespected,
+        "\(worker) got \(shard) and had \(expected.leases) leases for \(expected.slots) slots")
+      require(
+        suspendedUntil[expected.host].map { $0 <= decided } ?? true, .suspendedHostGetsNothing,
+        "\(worker) got \(shard) on \(expected.host), which is suspended")
+    } else {
+      violate(.slotsAreRespected, "\(worker), which got \(shard), is nobody")
+    }
     lastToken = token
-    standing[shard] = .leased(token)
+    standing[shard] = .leased(others + [token])
     attempts[shard, default: Attempts()].count += 1
     live[token] = (shard, worker)
+    workers[worker]?.leases += 1
   }
 
-  private mutating func endLease(
-    _ token: LeaseToken, of shard: ShardID, as outcome: Standing
-  ) {
+  /// Whether the shard could be leased at once and never was.
+  private func isFresh(_ shard: Shard) -> Bool {
+    standing[shard.id, default: .open] == .open
+      && attempts[shard.id, default: Attempts()].count == 0
+      && (shard.dependency.map { standing[$0] == .completed } ?? true)
+  }
+
+  private mutating func judgePriority(of shard: ShardID) {
+    guard !priorities.isEmpty else { return }
+    let priority = priorities[shard, default: 0]
+    if let passed = plan.shards.first(where: {
+      priorities[$0.id, default: 0] > priority && isFresh($0)
+    }) {
+      violate(
+        .priorityComesFirst,
+        "\(shard) with priority \(priority) was leased before \(passed.id) with priority "
+          + "\(priorities[passed.id, default: 0])")
+    }
+  }
+
+  private mutating func endLease(_ token: LeaseToken, of shard: ShardID) {
+    let tokens = standing[shard, default: .open].tokens
     require(
-      standing[shard] == .leased(token), .deadLeaseIsRefused,
+      tokens.contains(token), .deadLeaseIsRefused,
       "\(shard) ended under \(token) and was \(standing[shard, default: .open])")
-    live[token] = nil
-    standing[shard] = outcome
+    if let held = live.removeValue(forKey: token) { workers[held.worker]?.leases -= 1 }
+    let others = tokens.filter { $0 != token }
+    standing[shard] = others.isEmpty ? .open : .leased(others)
   }
 
   // MARK: Judgement
@@ -265,7 +331,7 @@ package struct SweepHistory: Sendable {
     let counted = [
       results.count, standing.values.count { $0 == .completed },
       standing.values.count { $0 == .quarantined }, standing.values.count { $0 == .cancelled },
-      live.count,
+      standing.values.count { !$0.tokens.isEmpty },
       attempts.values.reduce(0) { $0 + $1.count },
     ]
     if told != counted {

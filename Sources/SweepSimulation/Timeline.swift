@@ -1,19 +1,24 @@
+import HeapModule
+
 /// Virtual time: actions in the order of their times, equal times in the order of scheduling.
 struct Timeline<Action> {
+  private struct Entry: Comparable {
+    let time: Duration
+    let number: Int
+    let action: Action
+
+    static func == (left: Entry, right: Entry) -> Bool { left.number == right.number }
+    static func < (left: Entry, right: Entry) -> Bool {
+      (left.time, left.number) < (right.time, right.number)
+    }
+  }
+
   private(set) var now: Duration = .zero
-  /// Latest first, so that the next action is the last element.
-  private var entries: [(time: Duration, number: Int, action: Action)] = []
+  private var entries = Heap<Entry>()
   private var scheduled = 0
 
   mutating func schedule(_ action: Action, at time: Duration) {
-    let time = max(time, now)
-    var low = 0
-    var high = entries.count
-    while low < high {
-      let middle = (low + high) / 2
-      if entries[middle].time > time { low = middle + 1 } else { high = middle }
-    }
-    entries.insert((time, scheduled, action), at: low)
+    entries.insert(Entry(time: max(time, now), number: scheduled, action: action))
     scheduled += 1
   }
 
@@ -23,7 +28,7 @@ struct Timeline<Action> {
 
   /// Moves the time to the next action.
   mutating func next() -> Action? {
-    guard let entry = entries.popLast() else { return nil }
+    guard let entry = entries.popMin() else { return nil }
     now = entry.time
     return entry.action
   }

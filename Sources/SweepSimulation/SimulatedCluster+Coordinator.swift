@@ -11,15 +11,14 @@ extension SimulatedCluster {
 
     /// What a handled batch leads to once it is durable.
     enum Effect {
-      case event(SweepEvent)
+      /// - decided: by the coordinator's clock.
+      case event(SweepEvent, decided: Duration)
       case welcome(Connection, Scheduler.Reply)
       case workRefused(Connection)
       case answer(Connection, Report, Scheduler.Reply)
       case directive(Scheduler.Directive)
 
-      var event: SweepEvent? {
-        if case .event(let event) = self { event } else { nil }
-      }
+      var isEvent: Bool { if case .event = self { true } else { false } }
     }
 
     let incarnation: Int
@@ -33,6 +32,10 @@ extension SimulatedCluster {
     var ticks = 0
     var sessions: [String: Connection] = [:]
     var suspendedUntil: Duration = .zero
+    /// How far its clock has jumped.
+    var clockOffset: Duration = .zero
+    /// When the workers' time is up, as they said.
+    var lifetimes: [String: (machine: String, endsAt: Duration)] = [:]
     var nextCommitTakes: Duration?
     /// The next append is the last thing that the process does, done or half done.
     var crashesInCommit = false
@@ -50,23 +53,31 @@ extension SimulatedCluster {
     incarnations += 1
     counts.coordinatorStarts += 1
     if faultsAreOver { restartsSinceFaults += 1 }
-    var policy = definition.policy
+    var policy = self.policy
     if defect == .allowsMoreAttempts {
       policy.attempts += 2
       policy.losses += 2
     }
     var scheduler = recovered(policy: policy, seed: random.next())
-    history.restart(recovered: scheduler)
-    if scheduler.durableState != replayed.durableState {
-      history.violate(.replayEqualsLive, "at start \(incarnations)")
+    if checks {
+      history.restart(recovered: scheduler)
+      if scheduler.durableState != replayed.durableState {
+        history.violate(.replayEqualsLive, "at start \(incarnations)")
+      }
     }
     let now = random.seconds(0, 1)
     let recovery = scheduler.finishRecovery(keepLeases: keepLeases, revive: revive, now: now)
+    if isDiskFull && !recovery.isEmpty {
+      note("coordinator \(incarnations) finds the disk full")
+      timeline.schedule(
+        .startCoordinator(keepLeases: keepLeases, revive: revive), after: random.seconds(1, 20))
+      return
+    }
     note("coordinator \(incarnations) starts after \(ledger.count) events, then \(recovery)")
     let coordinator = Coordinator(
       incarnation: incarnations, startedAt: timeline.now - now, scheduler: scheduler)
     self.coordinator = coordinator
-    coordinator.pending = recovery.map { .event($0) }
+    coordinator.pending = recovery.map { .event($0, decided: now) }
     coordinator.isBusy = true
     commit(incarnation: incarnations)
   }
@@ -91,7 +102,7 @@ extension SimulatedCluster {
   mutating func crashCoordinator(takingWorkers: Bool) {
     guard let coordinator else { return }
     note("coordinator crashes\(takingWorkers ? " and its workers with it" : "")")
-    if coordinator.pending.contains(where: { $0.event != nil }) {
+    if coordinator.pending.contains(where: \.isEvent), !isDiskFull {
       // Either the transaction was durable and nobody was told, or it is gone.
       if random.chance(0.5) {
         counts.silentCommits += 1
@@ -166,13 +177,20 @@ extension SimulatedCluster {
     let inputs = coordinator.inbox
     coordinator.inbox = []
     for input in inputs { coordinator.pending += handle(input, coordinator) }
-    let appends = coordinator.pending.contains { $0.event != nil }
+    let appends = coordinator.pending.contains(where: \.isEvent)
+    if appends, isDiskFull {
+      // What cannot be remembered is not answered; only the ledger says what holds.
+      note("coordinator \(incarnation) finds the disk full and ends")
+      counts.fullDisks += 1
+      endCoordinator(takingWorkers: random.chance(0.25))
+      return
+    }
     let delay: Duration =
       appends ? coordinator.nextCommitTakes ?? random.seconds(0, faults.commitMax) : .zero
     if appends { coordinator.nextCommitTakes = nil }
     if defect == .acknowledgesBeforeCommit {
       answer(coordinator.pending, coordinator)
-      coordinator.pending = coordinator.pending.filter { $0.event != nil }
+      coordinator.pending = coordinator.pending.filter(\.isEvent)
     }
     if appends, coordinator.crashesInCommit {
       crashCoordinator(takingWorkers: random.chance(0.25))
@@ -184,7 +202,9 @@ extension SimulatedCluster {
   private mutating func handle(
     _ input: Coordinator.Input, _ coordinator: Coordinator
   ) -> [Coordinator.Effect] {
-    let now = timeline.now - coordinator.startedAt
+    let now = max(
+      timeline.now - coordinator.startedAt + coordinator.clockOffset,
+      coordinator.scheduler.lastHandled)
     var command: Scheduler.Command
     var answer: ((Scheduler.Reply) -> Coordinator.Effect?) = { _ in nil }
     switch input {
@@ -197,9 +217,11 @@ extension SimulatedCluster {
     case .message(let connection, let message):
       let worker = connection.worker.info.id
       switch message {
-      case .hello(let info, let holding):
+      case .hello(let info, let holding, let lifetime):
+        coordinator.lifetimes[worker] = lifetime.map { (info.machine, now + $0) }
         command = .connect(
-          info, connection: connection.number, holding: holding, inputs: ["model": "simulated"])
+          info, connection: connection.number, holding: holding, inputs: ["model": "simulated"],
+          lifetime: lifetime)
         answer = { .welcome(connection, $0) }
       case .workRequest(let slots):
         command = .requestWork(worker: worker, slots: slots)
@@ -211,11 +233,11 @@ extension SimulatedCluster {
       }
     }
 
-    defect?.distort(&command, plan: plan)
+    defect?.distort(&command, plan: plan, scheduler: coordinator.scheduler, now: now)
     var step = coordinator.scheduler.handle(command, now: now)
     defect?.distort(&step, of: command, plan: plan, scheduler: &coordinator.scheduler, now: now)
 
-    if case .connect(let info, _, _, _) = command, step.reply == .accepted,
+    if case .connect(let info, _, _, _, _) = command, step.reply == .accepted,
       case .message(let connection, _) = input
     {
       if let older = coordinator.sessions[info.id], older !== connection {
@@ -224,10 +246,31 @@ extension SimulatedCluster {
       coordinator.sessions[info.id] = connection
     }
     var effects: [Coordinator.Effect] = []
-    effects += step.events.map { .event($0) }
+    for event in step.events {
+      if checks, case .shardLeased(let shard, let worker, _, _) = event {
+        judgeLifetime(of: shard, on: worker, coordinator, now)
+      }
+      effects.append(.event(event, decided: now))
+    }
     if let effect = answer(step.reply) { effects.append(effect) }
     effects += step.directives.map { .directive($0) }
     return effects
+  }
+
+  /// Whether the worker is expected to finish the shard before its time is up.
+  private mutating func judgeLifetime(
+    of shard: ShardID, on worker: String, _ coordinator: Coordinator, _ now: Duration
+  ) {
+    guard let shard = plan.shards.first(where: { $0.id == shard }),
+      let told = coordinator.lifetimes[worker],
+      let seconds = coordinator.scheduler.costs.seconds(shard, machine: told.machine)
+    else { return }
+    let left = (told.endsAt - now) / .seconds(1)
+    if seconds > left {
+      history.violate(
+        .lifetimeIsRespected,
+        "\(shard.id) takes \(seconds) s and was leased to \(worker), which has \(left) s left")
+    }
   }
 
   private static func command(_ report: Report, worker: String) -> Scheduler.Command {
@@ -249,14 +292,14 @@ extension SimulatedCluster {
     coordinator.pending = []
     makeDurable(effects)
     guard history.violation == nil else { return }
-    history.recount(coordinator.scheduler)
-    if coordinator.scheduler.durableState != replayed.durableState {
+    if checks { history.recount(coordinator.scheduler) }
+    if checks, coordinator.scheduler.durableState != replayed.durableState {
       history.violate(
         .replayEqualsLive,
         "live \(coordinator.scheduler.durableState), replayed \(replayed.durableState)")
     }
     // Now and then, and not by chance, so that all else stays as it was without this.
-    if ledger.count % 5 == 0 {
+    if checks, ledger.count % 5 == 0 {
       saved = (ledger.count, coordinator.scheduler, timeline.now - coordinator.startedAt)
     }
     answer(effects, coordinator)
@@ -267,19 +310,20 @@ extension SimulatedCluster {
     if let deadline = coordinator.scheduler.nextDeadline {
       timeline.schedule(
         .tick(incarnation: incarnation, number: coordinator.ticks),
-        at: coordinator.startedAt + deadline)
+        at: coordinator.startedAt + deadline - coordinator.clockOffset)
     }
   }
 
   private mutating func makeDurable(_ effects: [Coordinator.Effect]) {
     for effect in effects {
       switch effect {
-      case .event(let event):
+      case .event(let event, let decided):
         note("  \(event)")
-        history.record(event)
+        history.record(event, decided: decided)
         if history.violation != nil { return }
-        ledger.append(event)
-        replayed.apply(event, now: .zero)
+        counts.add(event)
+        if keepsLedger { ledger.append(event) }
+        if checks { replayed.apply(event, now: .zero) }
       case .welcome, .workRefused, .answer, .directive: break
       }
     }

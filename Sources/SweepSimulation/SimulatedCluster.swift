@@ -22,32 +22,57 @@ package struct SimulatedCluster {
     case tick(incarnation: Int, number: Int)
     case startCoordinator(keepLeases: Bool, revive: Bool)
     case resume
+    case timeIsUp(Worker)
     case fault(Fault)
     case faultsEnd
   }
 
   enum Fault: CaseIterable {
     case brokenConnection, halfOpenConnection, oneWayPartition, twoWayPartition
+    case clockJump, fullDisk
     case workerCrash, workerExit, drain, pause, shardCommand, cancellation
     case coordinatorCrash, suspension, interruption, slowCommit
   }
 
-  struct Host {
+  package struct Host {
     let isBad: Bool
     let slowness: Double
     let slots: Int
+    var memoryBytes: Int?
+    /// Mean time in seconds that a worker has; nil if it may go on for ever.
+    var lifetime: Double?
     var started = 0
     var worker: Worker?
     /// Nothing arrives from or at the host before these times.
     var blockedUp: Duration = .zero
     var blockedDown: Duration = .zero
+
+    /// - Parameters:
+    ///   - slowness: time relative to the usual host.
+    ///   - lifetime: mean time in seconds that each worker has; nil if it may go on for ever.
+    package init(
+      isBad: Bool = false, slowness: Double = 1, slots: Int, memoryBytes: Int? = nil,
+      lifetime: Double? = nil
+    ) {
+      self.isBad = isBad
+      self.slowness = slowness
+      self.slots = slots
+      self.memoryBytes = memoryBytes
+      self.lifetime = lifetime
+    }
   }
 
   package let seed: UInt64
   package let faults: FaultPlan
   package let definition: SweepDefinition
   package let plan: ShardPlan
+  let policy: ExecutionPolicy
   let defect: PlantedDefect?
+  /// Whether every step is judged. Costs time in proportion to the sweep at each.
+  let checks: Bool
+  /// Whether the coordinator may need the ledger again.
+  var keepsLedger: Bool { checks || faults.coordinatorCrashes != nil }
+  let pace: Pace
   var random: SeededGenerator
   var timeline = Timeline<Action>()
   var hosts: [Host] = []
@@ -58,6 +83,11 @@ package struct SimulatedCluster {
   var replayed: Scheduler
   /// The state that a restart begins with, and of how many events and which moment it is.
   var saved: (events: Int, scheduler: Scheduler, at: Duration)?
+  /// Share of each shard that checkpoints have saved.
+  var checkpoints: [ShardID: Double] = [:]
+  var usage = Usage()
+  var diskFullUntil: Duration = .zero
+  var isDiskFull: Bool { timeline.now < diskFullUntil }
   var connections: UInt64 = 0
   var incarnations = 0
   var faultsAreOver = false
@@ -77,16 +107,39 @@ package struct SimulatedCluster {
       package var repeatedReports = 0
       package var uncommittedBatches = 0
       package var silentCommits = 0
+      package var duplicated = 0
+      package var reordered = 0
+      package var clockJumps = 0
+      package var fullDisks = 0
+      /// Durable events by kind, attempts that did not complete by their ending, and second copies.
+      package var events: [String: Int] = [:]
+
+      mutating func add(_ event: SweepEvent) {
+        events[event.kind, default: 0] += 1
+        if case .attemptEnded(_, _, let ending, _, _) = event {
+          events["attempt_\(ending.rawValue)", default: 0] += 1
+        }
+      }
     }
     package let violation: InvariantViolation?
     package let duration: Duration
     package let counts: Counts
+    package let usage: Usage
     package let events: [SweepEvent]
     /// Whether every trial has its result.
     package let isComplete: Bool
     package let resultDigest: ContentDigest
   }
 
+  /// What workers' slots did, in seconds of one slot.
+  package struct Usage: Hashable, Sendable {
+    package var busySeconds = 0.0
+    /// Work that had to be done again.
+    package var lostSeconds = 0.0
+  }
+
+  /// A small random sweep on a small random cluster, each step of which is judged.
+  ///
   /// - Parameters:
   ///   - faults: nil draws them from the seed.
   ///   - defect: a mistake that the simulated coordinator makes, to see that it is noticed.
@@ -94,8 +147,14 @@ package struct SimulatedCluster {
     self.seed = seed
     self.defect = defect
     var random = SeededGenerator(seed: seed)
+    checks = true
     definition = Self.definition(using: &random)
     plan = definition.plan
+    policy = definition.policy
+    let meanCost = plan.shards.map(\.cost).reduce(0, +) / Double(plan.shards.count)
+    pace = Pace(
+      secondsPerCost: random.uniform(3, 12) / meanCost, spread: 0.3,
+      checkpointSeconds: random.chance(0.5) ? random.uniform(1, 5) : nil, trialSeconds: 4)
     var drawing = random
     self.faults = faults ?? FaultPlan(using: &drawing)
     let hostCount = random.integer(1...6)
@@ -104,11 +163,34 @@ package struct SimulatedCluster {
         Host(
           isBad: host > 0 && host <= self.faults.badHosts,
           slowness: host >= hostCount - self.faults.slowHosts ? random.uniform(2, 5) : 1,
-          slots: random.integer(1...3)))
+          slots: random.integer(1...3),
+          memoryBytes: random.chance(0.3) ? random.integer(256...2048) << 20 : nil,
+          // Somebody has the time for every shard.
+          lifetime: host > self.faults.badHosts && random.chance(0.4)
+            ? self.faults.lifetimes : nil))
     }
-    history = SweepHistory(plan: plan, policy: definition.policy)
-    replayed = Scheduler(plan: plan, policy: definition.policy, seed: 0)
+    history = SweepHistory(plan: plan, policy: policy)
+    replayed = Scheduler(plan: plan, policy: policy, seed: 0)
     self.random = random
+  }
+
+  /// A given sweep on a given cluster, to see how long it takes rather than whether all is right.
+  package init(
+    seed: UInt64, definition: SweepDefinition, plan: ShardPlan, policy: ExecutionPolicy,
+    hosts: [Host], pace: Pace, faults: FaultPlan
+  ) {
+    self.seed = seed
+    self.definition = definition
+    self.plan = plan
+    self.policy = policy
+    self.hosts = hosts
+    self.pace = pace
+    self.faults = faults
+    defect = nil
+    checks = false
+    history = SweepHistory(plan: plan, policy: policy)
+    replayed = Scheduler(plan: plan, policy: policy, seed: 0)
+    random = SeededGenerator(seed: seed)
   }
 
   private static func definition(using random: inout SeededGenerator) -> SweepDefinition {
@@ -135,6 +217,10 @@ package struct SimulatedCluster {
         disconnect_grace_seconds: \(random.uniform(0.5, 3))
         retry_backoff_seconds: \(random.uniform(0.1, 2))
         attempts: \(random.integer(1...4))
+        straggler_factor: \(random.chance(0.3) ? "0" : "1.5")
+        host_failures: \(random.integer(1...4))
+        host_cool_down_seconds: \(random.uniform(1, 10))
+        shard_memory_mb: \(random.chance(0.5) ? "none" : "250")
         losses: \(random.chance(0.3) ? random.integer(1...3) : random.integer(4...20))
         max_failures: \(random.chance(0.85) ? "none" : "\(random.integer(1...3))")
       """
@@ -167,14 +253,16 @@ package struct SimulatedCluster {
       metrics.map { ResultRow(trial: trial, metric: $0.key, value: $0.value) }
     }
     return Outcome(
-      violation: history.violation, duration: timeline.now, counts: counts, events: ledger,
+      violation: history.violation, duration: timeline.now, counts: counts, usage: usage,
+      events: ledger,
       isComplete: history.results.count == plan.grid.trials.count,
       resultDigest: ContentDigest(results: rows))
   }
 
   private mutating func judgeEnd() {
     history.finish()
-    var again = Scheduler(plan: plan, policy: definition.policy, seed: 1)
+    guard checks else { return }
+    var again = Scheduler(plan: plan, policy: policy, seed: 1)
     for event in ledger { again.apply(event, now: .zero) }
     if let live = coordinator?.scheduler, live.durableState != again.durableState {
       history.violate(.replayEqualsLive, "after the end: \(live.durableState)")
@@ -202,6 +290,8 @@ package struct SimulatedCluster {
       inject(fault)
       scheduleNext(fault)
     case .resume: resume()
+    case .timeIsUp(let worker):
+      if hosts[worker.host].worker === worker { crashWorker(host: worker.host) }
     case .faultsEnd: endFaults()
     }
   }
@@ -231,6 +321,8 @@ package struct SimulatedCluster {
     case .suspension: faults.suspensions
     case .interruption: faults.interruptions
     case .slowCommit: faults.slowCommits
+    case .clockJump: faults.clockJumps
+    case .fullDisk: faults.fullDisks
     }
   }
 
@@ -266,7 +358,12 @@ package struct SimulatedCluster {
       timeline.schedule(.resume, after: random.seconds(1, 60))
     case .shardCommand:
       guard let shard = random.pick(plan.shards)?.id else { return }
-      tell(.control(random.chance(0.5) ? .cancelShard(shard, reason: "not needed") : .retry(shard)))
+      tell(
+        .control(
+          random.chance(0.4)
+            ? .cancelShard(shard, reason: "not needed")
+            : random.chance(0.5)
+              ? .retry(shard) : .prioritise(shard, priority: random.integer(-2...5))))
     case .cancellation:
       tell(.control(.cancelSweep(reason: "wrong spec")))
     case .coordinatorCrash:
@@ -281,6 +378,16 @@ package struct SimulatedCluster {
       tell(.stop(reason: "interrupted"))
     case .slowCommit:
       coordinator?.nextCommitTakes = random.seconds(0.5, 8)
+    case .clockJump:
+      counts.clockJumps += 1
+      let jump = random.seconds(-60, 60)
+      // Before its start a process has no time.
+      if let coordinator, now - coordinator.startedAt + coordinator.clockOffset + jump > .zero {
+        coordinator.clockOffset += jump
+        tell(.tick)
+      }
+    case .fullDisk:
+      diskFullUntil = now + random.seconds(1, 40)
     }
   }
 
@@ -294,6 +401,7 @@ package struct SimulatedCluster {
   private mutating func endFaults() {
     note("faults end")
     faultsAreOver = true
+    diskFullUntil = timeline.now
     timeline.schedule(.resume, after: .seconds(5))
     coordinator?.suspendedUntil = timeline.now
     for host in hosts.indices {

@@ -29,6 +29,20 @@ package struct FaultPlan: Sendable, Hashable {
   package var interruptions: Double?
   /// Appends that take seconds.
   package var slowCommits: Double?
+  /// The coordinator's clock jumps by up to a minute, forwards or backwards.
+  package var clockJumps: Double?
+  /// The disk of the ledger is full for a while.
+  package var fullDisks: Double?
+  /// Mean time that the workers of some hosts have before they end; nil if all may go on for ever.
+  package var lifetimes: Double?
+  /// Share of messages that arrive twice.
+  package var duplicatedShare = 0.0
+  /// Share of messages, other than reports, that arrive out of order.
+  package var reorderedShare = 0.0
+  /// Share of attempts that take six times as long.
+  package var stragglerShare = 0.0
+  /// Longest time in seconds until a crashed worker is replaced.
+  package var restartMax = 20.0
   /// Share of shards' attempts that fail.
   package var failureShare = 0.0
   /// Share of reports that are sent again after a reconnection although they were acknowledged.
@@ -66,6 +80,12 @@ package struct FaultPlan: Sendable, Hashable {
     suspensions = interval().map { $0 * 2 }
     interruptions = random.chance(0.7) ? nil : random.uniform(20, 100)
     slowCommits = interval()
+    clockJumps = interval().map { $0 * 2 }
+    fullDisks = random.chance(0.6) ? nil : random.uniform(40, 200)
+    lifetimes = random.chance(0.5) ? nil : random.uniform(20, 120)
+    duplicatedShare = random.chance(0.5) ? 0 : random.uniform(0, 0.2)
+    reorderedShare = random.chance(0.5) ? 0 : random.uniform(0, 0.5)
+    stragglerShare = random.chance(0.5) ? 0 : random.uniform(0, 0.2)
     failureShare = random.chance(0.4) ? 0 : random.uniform(0, 0.3)
     repeatedReportShare = random.chance(0.5) ? 0 : random.uniform(0, 0.5)
     badHosts = random.chance(0.25) ? 1 : 0

@@ -6,6 +6,11 @@ extension SimulatedCluster {
     struct Run {
       let assignment: Scheduler.Assignment
       var remaining: [Trial]
+      let began: Duration
+      /// How long the fine-tune or generation takes from the beginning.
+      let seconds: Double
+      /// What of it a checkpoint of an earlier attempt spared.
+      let spared: Double
       /// Work steps until the attempt fails; nil for a sound one.
       var stepsUntilFailure: Int?
       var isTuned = false
@@ -15,6 +20,8 @@ extension SimulatedCluster {
 
     let info: WorkerInfo
     let host: Int
+    /// When the worker's time is up.
+    let endsAt: Duration?
     var isAlive = true
     var connection: Connection?
     /// When the answer that the worker waits for was asked.
@@ -24,10 +31,13 @@ extension SimulatedCluster {
     var unanswered: [Report] = []
     var answered: [Report] = []
     var reports = 0
+    /// Tokens of all assignments so far, because a message may come twice.
+    var begun: Set<LeaseToken> = []
 
-    init(info: WorkerInfo, host: Int) {
+    init(info: WorkerInfo, host: Int, endsAt: Duration?) {
       self.info = info
       self.host = host
+      self.endsAt = endsAt
     }
 
     var freeSlots: Int { max(0, info.slots - runs.values.count { !$0.isOver }) }
@@ -39,10 +49,12 @@ extension SimulatedCluster {
     counts.workerStarts += 1
     let info = WorkerInfo(
       id: "h\(host).\(hosts[host].started)", host: "h\(host)", processID: hosts[host].started,
-      slots: hosts[host].slots, threads: 1)
-    let worker = Worker(info: info, host: host)
+      slots: hosts[host].slots, threads: 1, memoryBytes: hosts[host].memoryBytes)
+    let endsAt = hosts[host].lifetime.map { timeline.now + random.seconds(0.5 * $0, 1.5 * $0) }
+    let worker = Worker(info: info, host: host, endsAt: endsAt)
     hosts[host].worker = worker
-    history.expect(worker: info.id, slots: info.slots)
+    history.expect(worker: info, hasLimitedTime: endsAt != nil)
+    if let endsAt { timeline.schedule(.timeIsUp(worker), at: endsAt) }
     note("\(info.id) starts with \(info.slots) slots")
     timeline.schedule(.reconnect(worker), after: random.seconds(0, 1))
     timeline.schedule(.heartbeat(worker), after: random.seconds(0, 1))
@@ -51,12 +63,13 @@ extension SimulatedCluster {
   mutating func crashWorker(host: Int) {
     guard let worker = hosts[host].worker else { return }
     note("\(worker.info.id) crashes")
+    for token in worker.runs.keys.sorted() { abandon(token, on: worker) }
     worker.isAlive = false
     if let connection = worker.connection {
       cut(connection, noticedWithin: random.chance(0.8) ? 0.1 : 90)
     }
     hosts[host].worker = nil
-    timeline.schedule(.startWorker(host: host), after: random.seconds(0.5, 20))
+    timeline.schedule(.startWorker(host: host), after: random.seconds(0.5, faults.restartMax))
   }
 
   /// The process ends as asked: it gives its shards back. Another one starts soon.
@@ -64,12 +77,14 @@ extension SimulatedCluster {
     guard let worker = hosts[host].worker else { return }
     note("\(worker.info.id) exits")
     for (token, run) in worker.runs.sorted(by: { $0.key < $1.key }) where !run.isOver {
+      abandon(token, on: worker)
       report(.release, under: token, from: worker)
     }
     worker.isAlive = false
     if let connection = worker.connection { closeAtWorker(connection) }
     hosts[host].worker = nil
-    timeline.schedule(.startWorker(host: host), after: random.seconds(0.1, 3))
+    timeline.schedule(
+      .startWorker(host: host), after: random.seconds(0.1, min(3, faults.restartMax)))
   }
 
   // MARK: Contact
@@ -97,7 +112,10 @@ extension SimulatedCluster {
     worker.waitsSince = timeline.now
     let holding = worker.runs.keys.sorted()
     note("\(worker.info.id) opens connection \(connection.number), holding \(holding)")
-    send(.hello(worker.info, holding: holding), over: connection)
+    send(
+      .hello(
+        worker.info, holding: holding, lifetime: worker.endsAt.map { $0 - timeline.now }),
+      over: connection)
     for report in worker.answered where random.chance(faults.repeatedReportShare) {
       counts.repeatedReports += 1
       send(.report(report), over: connection)
@@ -109,7 +127,7 @@ extension SimulatedCluster {
 
   mutating func heartbeat(_ worker: Worker) {
     guard worker.isAlive else { return }
-    timeline.schedule(.heartbeat(worker), after: .seconds(definition.policy.heartbeatSeconds))
+    timeline.schedule(.heartbeat(worker), after: .seconds(policy.heartbeatSeconds))
     guard let connection = worker.connection else { return }
     if let since = worker.waitsSince, timeline.now - since > .seconds(6) {
       note("\(worker.info.id) waits too long for an answer")
@@ -117,7 +135,8 @@ extension SimulatedCluster {
       return
     }
     let progress = worker.runs.keys.sorted().map {
-      Scheduler.LeaseProgress(token: $0, fraction: random.uniform(0, 1), tokensPerSecond: 100)
+      Scheduler.LeaseProgress(
+        token: $0, fraction: fraction(of: worker.runs[$0]), tokensPerSecond: 100)
     }
     send(.heartbeat(progress), over: connection)
   }
@@ -130,6 +149,7 @@ extension SimulatedCluster {
       if reply != .accepted {
         history.violate(.honestIsUnderstood, "\(worker.info.id) was not admitted: \(reply)")
       }
+      connection.isWelcome = true
       worker.waitsSince = worker.unanswered.isEmpty ? nil : timeline.now
     case .workRefused:
       workerNoticesEnd(of: connection)
@@ -156,6 +176,7 @@ extension SimulatedCluster {
   private mutating func forget(_ token: LeaseToken, on worker: Worker) {
     worker.unanswered.removeAll { $0.token == token }
     if worker.unanswered.isEmpty { worker.waitsSince = nil }
+    abandon(token, on: worker)
     if let run = worker.runs.removeValue(forKey: token), !run.isOver { askForWork(worker) }
   }
 
@@ -169,22 +190,55 @@ extension SimulatedCluster {
   // MARK: Work
 
   private mutating func begin(_ assignment: Scheduler.Assignment, on worker: Worker) {
-    guard worker.runs[assignment.token] == nil else { return }
+    guard worker.begun.insert(assignment.token).inserted else { return }
     note("\(worker.info.id) begins \(assignment.shard.id) as \(assignment.token)")
     let isOverfull = worker.freeSlots == 0
     let isBad = hosts[worker.host].isBad
     let fails = isBad || random.chance(faultsAreOver ? 0 : faults.failureShare)
     let steps = isBad ? 0 : random.integer(0...assignment.remainingTrials.count)
+    let isStraggler = random.chance(faults.stragglerShare)
+    let seconds =
+      isBad
+      ? 0.2
+      : pace.seconds(of: assignment.shard, using: &random) * hosts[worker.host].slowness
+        * (isStraggler ? 6 : 1)
+    let spared = isBad ? 0 : seconds * checkpoints[assignment.shard.id, default: 0]
     worker.runs[assignment.token] = Worker.Run(
-      assignment: assignment, remaining: assignment.remainingTrials,
-      stepsUntilFailure: fails ? steps : nil)
+      assignment: assignment, remaining: assignment.remainingTrials, began: timeline.now,
+      seconds: seconds, spared: spared, stepsUntilFailure: fails ? steps : nil)
     if isOverfull {
       worker.runs[assignment.token]?.isOver = true
       report(.release, under: assignment.token, from: worker)
       return
     }
-    let seconds = isBad ? 0.2 : random.uniform(1, 30) * hosts[worker.host].slowness
-    timeline.schedule(.work(worker, assignment.token), after: .seconds(seconds))
+    timeline.schedule(.work(worker, assignment.token), after: .seconds(seconds - spared))
+  }
+
+  /// How much of a run is done.
+  private func fraction(of run: Worker.Run?) -> Double {
+    guard let run else { return 0 }
+    let elapsed = (timeline.now - run.began) / .seconds(1)
+    return min(1, (run.spared + elapsed) / max(run.seconds, 0.001))
+  }
+
+  /// A run ends before its time: what was done since the last checkpoint is lost.
+  private mutating func abandon(_ token: LeaseToken, on worker: Worker) {
+    guard let run = worker.runs[token], !run.isOver else { return }
+    let elapsed = (timeline.now - run.began) / .seconds(1)
+    var kept = 0.0
+    if let interval = pace.checkpointSeconds, run.seconds > 0, !run.isTuned {
+      kept = min((elapsed / interval).rounded(.down) * interval, run.seconds - run.spared)
+      let shard = run.assignment.shard.id
+      checkpoints[shard] = max(
+        checkpoints[shard, default: 0], (run.spared + kept) / run.seconds)
+    }
+    usage.busySeconds += elapsed
+    usage.lostSeconds += elapsed - kept
+  }
+
+  /// A run has come to its end.
+  private mutating func account(_ run: Worker.Run) {
+    usage.busySeconds += (timeline.now - run.began) / .seconds(1)
   }
 
   /// Finishes one step of a run: the fine-tune (or generation), then one trial after the other.
@@ -192,6 +246,7 @@ extension SimulatedCluster {
     guard worker.isAlive, var run = worker.runs[token], !run.isOver else { return }
     if let steps = run.stepsUntilFailure {
       if steps == 0 {
+        abandon(token, on: worker)
         run.isOver = true
         worker.runs[token] = run
         report(.failure(evidence: "simulated error"), under: token, from: worker)
@@ -200,7 +255,8 @@ extension SimulatedCluster {
       }
       run.stepsUntilFailure = steps - 1
     }
-    if run.isTuned, !run.remaining.isEmpty {
+    let steps = pace.trialSeconds == nil ? run.remaining.count : run.isTuned ? 1 : 0
+    for _ in 0..<min(steps, run.remaining.count) {
       let trial = run.remaining.removeFirst()
       report(.trial(trial.id, metrics: Self.metrics(of: trial.id)), under: token, from: worker)
     }
@@ -208,12 +264,14 @@ extension SimulatedCluster {
     run.isOver = run.remaining.isEmpty
     worker.runs[token] = run
     if run.isOver {
+      account(run)
       let shard = run.assignment.shard
       let artifact = shard.trials.isEmpty ? ContentDigest(of: shard.id.description.utf8) : nil
       report(.completion(shard.id, artifact: artifact), under: token, from: worker)
       askForWork(worker)
     } else {
-      timeline.schedule(.work(worker, token), after: random.seconds(0.1, 4))
+      timeline.schedule(
+        .work(worker, token), after: random.seconds(0.1, pace.trialSeconds ?? 0.2))
     }
   }
 

@@ -3,10 +3,18 @@ import SweepCore
 extension SimulatedCluster {
   /// What a worker sends. Reports carry a number, under which they are answered.
   enum WorkerMessage {
-    case hello(WorkerInfo, holding: [LeaseToken])
+    case hello(WorkerInfo, holding: [LeaseToken], lifetime: Duration?)
     case workRequest(slots: Int)
     case heartbeat([Scheduler.LeaseProgress])
     case report(Report)
+
+    /// Whether it makes no difference if later messages arrive before it.
+    var mayOvertake: Bool {
+      switch self {
+      case .workRequest, .heartbeat: true
+      case .hello, .report: false
+      }
+    }
   }
 
   enum CoordinatorMessage {
@@ -29,13 +37,15 @@ extension SimulatedCluster {
     let content: Content
   }
 
-  /// A TCP connection: what arrives, arrives in order and once.
+  /// A TCP connection: reports and answers arrive in order. A careless transport is simulated where
+  /// that must not matter: messages may come twice, and what is no report may come out of order.
   final class Connection {
     let number: UInt64
     let worker: Worker
     /// The coordinator process at the other end.
     let incarnation: Int
     var workerIsOpen = true
+    var isWelcome = false
     var coordinatorIsOpen = true
     /// Nothing arrives any more.
     var isCut = false
@@ -51,9 +61,21 @@ extension SimulatedCluster {
 
   mutating func send(_ message: WorkerMessage, over connection: Connection) {
     guard connection.workerIsOpen, !connection.isCut else { return }
-    let arrival = timeline.now + random.seconds(0, faults.delayMax)
-    connection.lastUp = max(arrival, connection.lastUp, hosts[connection.worker.host].blockedUp)
+    let arrival = max(
+      timeline.now + random.seconds(0, faults.delayMax), hosts[connection.worker.host].blockedUp)
+    if connection.isWelcome, message.mayOvertake, random.chance(faults.reorderedShare) {
+      counts.reordered += 1
+      timeline.schedule(.arriveAtCoordinator(connection, message), at: arrival)
+      return
+    }
+    connection.lastUp = max(arrival, connection.lastUp)
     timeline.schedule(.arriveAtCoordinator(connection, message), at: connection.lastUp)
+    if connection.isWelcome, random.chance(faults.duplicatedShare) {
+      counts.duplicated += 1
+      timeline.schedule(
+        .arriveAtCoordinator(connection, message),
+        at: connection.lastUp + random.seconds(0, faults.delayMax))
+    }
   }
 
   mutating func send(_ message: CoordinatorMessage, over connection: Connection) {
@@ -62,6 +84,12 @@ extension SimulatedCluster {
     connection.lastDown = max(
       arrival, connection.lastDown, hosts[connection.worker.host].blockedDown)
     timeline.schedule(.arriveAtWorker(connection, message), at: connection.lastDown)
+    if random.chance(faults.duplicatedShare) {
+      counts.duplicated += 1
+      timeline.schedule(
+        .arriveAtWorker(connection, message),
+        at: connection.lastDown + random.seconds(0, faults.delayMax))
+    }
   }
 
   /// Loses everything on its way, and lets each side find out on its own.
