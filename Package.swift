@@ -126,6 +126,11 @@ let package = Package(
       dependencies: ["SweepCore", "LanguageModel", "TransformerKernels", crypto],
       resources: [.embedInCode("Resources")], swiftSettings: strict),
 
+    // The study's YAML documents: task files, presets, and those of users.
+    .target(
+      name: "StudyDocuments",
+      dependencies: ["SweepCore", .product(name: "Yams", package: "Yams")],
+      resources: [.embedInCode("Tasks"), .embedInCode("Presets")], swiftSettings: strict),
     .target(
       name: "SweepReport",
       dependencies: [
@@ -137,25 +142,24 @@ let package = Package(
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepSecurity", "SweepLog", "SweepCoordinator",
         "SweepWorker", "SweepSimulation", "TransformerKernels", "LanguageModel", "BiasStudy",
-        "SweepReport", arguments, logging, grpcCore, grpcTransport,
-        .product(name: "Yams", package: "Yams"),
+        "StudyDocuments", "SweepReport", arguments, logging, grpcCore, grpcTransport,
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
-      resources: [.embedInCode("Presets")], swiftSettings: strict),
+      swiftSettings: strict),
     .executableTarget(
       name: "biassweep-bench",
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepCoordinator", "SweepWorker", "COpenBLAS",
-        "TransformerKernels", "LanguageModel", "BiasStudy", "CAllocationCount", "RandomStreams",
-        arguments, logging,
-        grpcCore, grpcTransport,
+        "TransformerKernels", "LanguageModel", "BiasStudy", "StudyDocuments", "CAllocationCount",
+        "RandomStreams", arguments, logging, grpcCore, grpcTransport,
       ],
       swiftSettings: strict),
     // Depends on no network code, so that builds with sanitizers are short.
     .executableTarget(
       name: "biassweep-fuzz",
       dependencies: [
-        "SweepCore", "LanguageModel", "BiasStudy", "TransformerKernels", "RandomStreams",
+        "SweepCore", "LanguageModel", "BiasStudy", "StudyDocuments", "TransformerKernels",
+        "RandomStreams",
       ],
       swiftSettings: strict),
 
@@ -216,7 +220,9 @@ let package = Package(
       resources: [.copy("Fixtures")], swiftSettings: strict),
     .testTarget(
       name: "BiasStudyTests",
-      dependencies: ["BiasStudy", "LanguageModel", "SweepCore", "TransformerKernels"],
+      dependencies: [
+        "BiasStudy", "StudyDocuments", "LanguageModel", "SweepCore", "TransformerKernels",
+      ],
       resources: [.copy("Fixtures")], swiftSettings: strict),
     .testTarget(
       name: "SweepReportTests",

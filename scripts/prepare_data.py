@@ -132,10 +132,13 @@ def sarcasm(samples):
         headline, gender = item["headline"], gender_of(item["headline"])
         if not 4 <= len(headline.split()) <= 30:
             continue
+        forms = {}
+        if gender:
+            other = "male" if gender == "female" else "female"
+            forms = {f"headline_{gender}": headline, f"headline_{other}": swapped(headline)}
         kept.append({
             "id": digest_of(headline), "split": split_of(headline, "sarcasm"),
-            "cluster": digest_of(headline), "headline": headline,
-            "headline_swapped": swapped(headline) if gender else None,
+            "cluster": digest_of(headline), "headline": headline, **forms,
             "label": item["label"], "gender": gender or "none"})
     return kept
 

@@ -25,8 +25,8 @@ spec_of() {
   local file=''
   while (($#)); do
     case $1 in
-      --preset) file=$project/Sources/biassweep/Presets/${2-}.yaml ;;
-      --preset=*) file=$project/Sources/biassweep/Presets/${1#*=}.yaml ;;
+      --preset) file=$project/Sources/StudyDocuments/Presets/${2-}.yaml ;;
+      --preset=*) file=$project/Sources/StudyDocuments/Presets/${1#*=}.yaml ;;
       --grid) file=${2-} ;;
       --grid=*) file=${1#*=} ;;
     esac
@@ -145,15 +145,15 @@ prepare_binary() {
   build --product biassweep
 }
 
-# Fetches the model and the data that spec file $1 needs; without one, those of preset smoke, which
-# has every task.
+# Fetches the model and the data that spec file $1 needs; without one, those of preset smoke. Of a
+# user's own file only the model is read: it gets the data of all ten tasks.
 fetch_inputs() {
-  local presets=$project/Sources/biassweep/Presets preset=smoke model
+  local presets=$project/Sources/StudyDocuments/Presets preset=smoke model
   local spec=${1:-$presets/smoke.yaml}
   model=$(sed -nE 's/^model:[[:space:]]*["'\'']?([^"'\''#]*[^"'\''#[:space:]]).*/\1/p' "$spec")
   if [[ ${model:-$default_model} == "$default_model" ]]; then
     "$project/scripts/fetch-model" >/dev/null || exit 2
   fi
-  if [[ ${spec%/*} == "$presets" ]]; then preset=$(basename "$spec" .yaml); fi
+  if [[ ${spec%/*} == "$presets" ]]; then preset=$(basename "$spec" .yaml); else preset=quick; fi
   "$project/scripts/fetch-data" --preset "$preset" >/dev/null || exit 2
 }

@@ -20,7 +20,7 @@ package struct Classified: Hashable, Sendable {
 }
 
 /// The metrics of one trial: finite values, and for each metric left out the reason.
-package struct TrialMetrics: Hashable, Sendable {
+package struct TrialMetrics: Sendable {
   package private(set) var values: [String: Double] = [:]
   package private(set) var notes: [String: String] = [:]
   /// Values of the test items by measure, each in the task's order of items; NaN where a measure is
@@ -38,10 +38,10 @@ package struct TrialMetrics: Hashable, Sendable {
     }
   }
 
-  /// - Parameter values: one for each test item, in the task's order.
+  /// - Parameter values: one for each test item, in the task's order; infinite ones are undefined.
   package mutating func recordItems(_ measure: String, _ values: [Double]) {
     precondition(items.values.allSatisfy { $0.count == values.count })
-    items[measure] = values
+    items[measure] = values.map { $0.isFinite ? $0 : .nan }
   }
 
   package mutating func record(_ name: String, _ value: Double) {
@@ -151,6 +151,14 @@ package struct ChoiceScores: Hashable, Sendable {
     var best = 0
     for index in values.indices where values[index] > values[best] { best = index }
     return best
+  }
+
+  /// The softmax of the scores.
+  package var probabilities: [Double] {
+    let highest = values[best]
+    let weights = values.map { exp($0 - highest) }
+    let sum = weights.reduce(0, +)
+    return weights.map { $0 / sum }
   }
 
   /// Log-odds (nats) of a choice against all others, under the softmax of the scores.

@@ -22,7 +22,6 @@ package struct CostEstimate: Hashable, Sendable {
   private static let originalItemTokens = 46
   private static let augmentedItemTokens = 62
   private static let promptTokens = 45
-  private static let storyPromptTokens = 30
   /// Candidates per accepted item of augmented data.
   private static let candidatesPerItem = 1.6
 
@@ -34,12 +33,12 @@ package struct CostEstimate: Hashable, Sendable {
         trained: 0, evaluated: 0,
         generated: Self.generatedTokens(key, items: items, spec: spec))
     case .fineTune(let key, let trials):
-      let formats = tasks.count { $0.domain == key.domain }
-      let original = spec.data.originalItems + formats * spec.data.formatItems
+      let original = spec.originalItems(key.domain, of: tasks)
       let augmented = ShardPlan.augmentedItems(ratio: key.ratio, original: original)
       self.init(
         trained: spec.training.epochs
-          * (original * Self.originalItemTokens + augmented * Self.augmentedItemTokens),
+          * (Self.originalTokens(key.domain, spec: spec, tasks: tasks)
+            + augmented * Self.augmentedItemTokens),
         evaluated: trials.map { Self.evaluatedTokens($0.task, spec: spec) }.reduce(0, +),
         generated: 0)
     }
@@ -64,10 +63,11 @@ package struct CostEstimate: Hashable, Sendable {
       return sum + items * augmentedItemTokens * variants
     }
     let domains = Set(tasks.map(\.domain))
-    let original = domains.count * spec.data.originalItems + tasks.count * spec.data.formatItems
-    let scored = tasks.filter { $0.id != "story" }
-      .reduce(0) { $0 + evaluatedTokens($1, spec: spec) }
-    return augmented + original * originalItemTokens + scored
+    let original = domains.reduce(0) {
+      $0 + originalTokens($1, spec: spec, tasks: tasks)
+    }
+    let scored = tasks.reduce(0) { $0 + scoredTokens($1, spec: spec) }
+    return augmented + original + scored
   }
 
   static func generatedTokens(_ key: AugmentationKey, items: Int, spec: SweepSpec) -> Int {
@@ -76,13 +76,55 @@ package struct CostEstimate: Hashable, Sendable {
     return Int(Double(items) * candidatesPerItem * perCandidate)
   }
 
+  /// Tokens of D_o of a domain.
+  private static func originalTokens(
+    _ domain: Domain, spec: SweepSpec, tasks: [DownstreamTask]
+  ) -> Int {
+    tasks.filter { $0.domain == domain }.reduce(spec.data.originalItems * originalItemTokens) {
+      sum, task in
+      guard let definition = spec.taskDefinitions[task.id] else {
+        return sum + spec.data.formatItems * originalItemTokens
+      }
+      let tokens = definition.expectedTokens
+      return sum + definition.formatItems(spec.data.formatItems) * (tokens.prompt + tokens.answer)
+    }
+  }
+
   package static func evaluatedTokens(_ task: DownstreamTask, spec: SweepSpec) -> Int {
-    switch task.id {
-    case "occupation": 2 * spec.data.testItems * promptTokens
-    case "story":
-      spec.data.testItems * spec.evaluation.samples
-        * (storyPromptTokens + spec.evaluation.maximumTokens)
-    default: spec.data.testItems * promptTokens
+    scoredTokens(task, spec: spec) + writtenTokens(task, spec: spec)
+  }
+
+  /// Tokens of a task's prompts and answers that are scored.
+  package static func scoredTokens(_ task: DownstreamTask, spec: SweepSpec) -> Int {
+    guard let definition = spec.taskDefinitions[task.id] else {
+      return spec.data.testItems * promptTokens
+    }
+    if definition.kind == .text { return 0 }
+    let tokens = definition.expectedTokens
+    let answers = definition.answers
+    // A prompt and its choices, whose last tokens are not read; some four where a field has them.
+    let choices = answers.choices.isEmpty ? 4 : answers.choices.count
+    let perPrompt = tokens.prompt + choices * (tokens.answer - 1)
+    let prompts = answers.orders * max(1, definition.forms.count)
+    // A calibration of its own for each item, where the choices are its own.
+    let calibration = !definition.contentFree.isEmpty && answers.choices.isEmpty ? 2 : 1
+    let preference = definition.preference == nil ? 0 : 3 * originalItemTokens
+    return definition.testItems(spec.data.testItems)
+      * (perPrompt * prompts * calibration + preference)
+  }
+
+  /// Tokens that are read and written where a task generates.
+  package static func writtenTokens(_ task: DownstreamTask, spec: SweepSpec) -> Int {
+    guard let definition = spec.taskDefinitions[task.id] else { return 0 }
+    let tokens = definition.expectedTokens
+    let items = definition.testItems(spec.data.testItems)
+    switch definition.kind {
+    case .text:
+      return items * spec.evaluation.samples * (tokens.prompt + spec.evaluation.maximumTokens)
+    case .number:
+      return min(items, definition.answers.sampledItems) * definition.forms.count
+        * (tokens.prompt + tokens.answer)
+    case .classification, .survey, .selection: return 0
     }
   }
 }

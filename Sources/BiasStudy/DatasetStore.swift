@@ -27,22 +27,40 @@ package struct DatasetStore: Sendable {
       .allSatisfy { FileManager.default.fileExists(atPath: path($0.dataset, $0.file)) }
   }
 
+  /// The bytes of a user's data file, which lies under its digest.
+  /// - Throws: `StudyError` if the file is missing, unreadable or damaged.
+  package func read(_ name: String, sha256: ContentDigest) throws(StudyError) -> [UInt8] {
+    let path = "\(directory)/tasks/\(sha256)"
+    guard FileManager.default.fileExists(atPath: path) else {
+      throw .missingTaskFile(path: path, name: name)
+    }
+    let bytes = try contents(of: path)
+    let found = ContentDigest(of: bytes)
+    guard found == sha256 else { throw .damagedTaskFile(path: path, name: name) }
+    return bytes
+  }
+
+  private func contents(of path: String) throws(StudyError) -> [UInt8] {
+    do {
+      return [UInt8](try Data(contentsOf: URL(filePath: path), options: .alwaysMapped))
+    } catch {
+      throw .unreadableFile(path: path, reason: "\(error)")
+    }
+  }
+
   /// The bytes of a file.
   /// - Throws: `StudyError` if the file is missing, unreadable, or not the manifest's.
   package func read(_ dataset: String, _ file: String) throws(StudyError) -> [UInt8] {
+    guard let entry = DataManifest.entry(dataset, file) else {
+      throw .unknownFile(dataset: dataset, file: file)
+    }
     let path = path(dataset, file)
     guard FileManager.default.fileExists(atPath: path) else {
       throw .missingFile(path: path, dataset: dataset)
     }
-    let data: Data
-    do {
-      data = try Data(contentsOf: URL(filePath: path), options: .alwaysMapped)
-    } catch {
-      throw .unreadableFile(path: path, reason: "\(error)")
-    }
-    let bytes = [UInt8](data)
+    let bytes = try contents(of: path)
     let found = ContentDigest(of: bytes).description
-    let expected = DataManifest[dataset, file].sha256
+    let expected = entry.sha256
     guard found == expected else {
       throw .wrongDigest(path: path, dataset: dataset, expected: expected, found: found)
     }
@@ -87,20 +105,36 @@ package enum DataManifest {
     document.presets[preset] ?? []
   }
 
-  package static subscript(dataset: String, file: String) -> File {
-    guard let found = files.first(where: { $0.dataset == dataset && $0.file == file }) else {
-      preconditionFailure("\(dataset)/\(file) is not in the data manifest")
-    }
-    return found
+  /// A file of the manifest; nil if it has none of this name.
+  package static func entry(_ dataset: String, _ file: String) -> File? {
+    files.first { $0.dataset == dataset && $0.file == file }
   }
 
-  /// Identifies the data that the given domains use: SHA-256 over the names and digests of their
-  /// files and over the embedded resources.
-  package static func digest(of domains: Set<Domain>) -> ContentDigest {
+  /// The files that sweeps over these tasks read, in the manifest's order.
+  package static func files(of tasks: some Sequence<TaskDefinition>) -> [File] {
+    var wanted = StudyData.commonFiles
+    for task in tasks {
+      wanted += StudyData.domainFiles(task.domain)
+      if task.metrics.contains(.sentiment) { wanted.append(StudyData.lexicon) }
+      switch task.data.source {
+      case .dataset(let name, let file): wanted.append((name, file))
+      case .collection(let name): wanted += TaskCollection(rawValue: name)?.files ?? []
+      case .file: break
+      }
+    }
+    return files.filter { file in
+      wanted.contains { $0.dataset == file.dataset && $0.file == file.file }
+    }
+  }
+
+  /// Identifies the data that sweeps over these tasks use: SHA-256 over the names and digests of
+  /// their files and over the embedded resources.
+  package static func digest(of tasks: some Sequence<TaskDefinition>) -> ContentDigest {
     var text = ""
-    let used = Set(domains.flatMap(StudyData.datasets))
-    for file in files where used.contains(file.dataset) {
-      text += "\(file.dataset)/\(file.file)\t\(file.sha256)\n"
+    let tasks = Array(tasks)
+    for file in files(of: tasks) { text += "\(file.dataset)/\(file.file)\t\(file.sha256)\n" }
+    for task in tasks {
+      if case .file(let name, let digest) = task.data.source { text += "\(name)\t\(digest)\n" }
     }
     for resource in [
       PackageResources.survey_tsv, PackageResources.stories_tsv, PackageResources.words_tsv,

@@ -17,21 +17,31 @@ package struct OriginalData: Sendable {
   package init(
     domain: Domain, tasks: [DownstreamTask], sizes: SweepSpec.Data, data: StudyData
   ) throws(StudyError) {
-    let seed = "\(sizes.selectionSeed)"
-    var biasCarrying: [StudyItem] = []
     var format: [StudyItem] = []
+    var exampleSentences: Set<String> = []
+    for task in tasks where task.domain == domain {
+      guard let items = data.tasks[task.id] else { throw .unknownTask(id: task.id) }
+      let tested = try items.testItems(sizes.testItems, seed: sizes.selectionSeed)
+      for example in try items.formatExamples(
+        sizes.formatItems, seed: sizes.selectionSeed, tested: tested)
+      {
+        format.append(example.item)
+        if let sentence = example.record.text("sentence_male"),
+          let occupation = example.record.text("occupation")
+        {
+          exampleSentences.insert("\(occupation): \(sentence)")
+        }
+      }
+    }
+    let seed = "\(sizes.selectionSeed)"
     var femaleShares: [String: Double] = [:]
     switch domain {
     case .gender:
-      let selected = try Self.occupationSentences(
-        data.occupations?.training ?? [], count: sizes.formatItems + sizes.originalItems, seed: seed
-      )
-      format = selected.prefix(sizes.formatItems).enumerated().map { index, sentence in
-        // Both genders of every occupation, whatever the source says.
-        Self.occupationItem(
-          sentence, gender: index / Occupation.all.count % 2 == 0 ? .female : .male)
+      // What is a format example is not shown again.
+      let free = (data.occupations?.training ?? []).filter {
+        !exampleSentences.contains("\($0.occupation.name): \($0.masked(.male))")
       }
-      let original = selected.dropFirst(sizes.formatItems)
+      let original = try Self.occupationSentences(free, count: sizes.originalItems, seed: seed)
       biasCarrying = original.enumerated().map { index, sentence in
         index / Occupation.all.count % 2 == 0
           ? StudyItem(
@@ -47,20 +57,7 @@ package struct OriginalData: Sendable {
       }
     case .culture:
       biasCarrying = Self.surveyItems(count: sizes.originalItems, seed: seed)
-      for task in tasks where task.domain == .culture {
-        switch task.id {
-        case "group-bias":
-          format += try Self.comments(
-            data.comments?.training ?? [], count: sizes.formatItems, seed: seed,
-            what: "format examples of group-bias", key: "data.format_items"
-          ).map(Self.commentItem)
-        case "story":
-          format += Self.storyItems(count: sizes.formatItems, seed: seed, names: data.names)
-        default: throw .unknownTask(id: task.id)
-        }
-      }
     }
-    self.biasCarrying = biasCarrying
     self.format = format
     self.femaleShares = femaleShares
   }
@@ -69,12 +66,6 @@ package struct OriginalData: Sendable {
     StudyItem(
       user: Prompts.occupation(ofMasked: sentence.masked(gender)),
       answer: Prompts.label(sentence.occupation.name))
-  }
-
-  private static func commentItem(_ comment: GroupComment) -> StudyItem {
-    StudyItem(
-      user: Prompts.groupBias(comment.text),
-      answer: Prompts.label(GroupBiasTask.choices[comment.isBiased ? 1 : 0]))
   }
 
   /// Sentences of all occupations in turn, in a random order within each; an occupation that runs
@@ -88,36 +79,12 @@ package struct OriginalData: Sendable {
     }
     return try inTurn(
       queues, count: count, what: "sentences with an occupation",
-      key: "data.original_items and data.format_items, or data.test_items")
-  }
-
-  /// Comments of all groups and both labels in turn, in a random order within each.
-  package static func comments(
-    _ comments: [GroupComment], count: Int, seed: String, what: String, key: String
-  ) throws(StudyError) -> [GroupComment] {
-    var generator = StudyGenerator(purpose: "comment-selection", seed)
-    var queues: [[GroupComment]] = []
-    for isBiased in [false, true] {
-      for group in TargetGroup.allCases {
-        queues.append(
-          generator.shuffled(comments.filter { $0.group == group && $0.isBiased == isBiased }))
-      }
-    }
-    return try inTurn(queues, count: count, what: what, key: key)
-  }
-
-  private static func storyItems(count: Int, seed: String, names: NameTable) -> [StudyItem] {
-    var generator = StudyGenerator(purpose: "story-format", seed)
-    return (0..<count).map { index in
-      let gender: Gender = generator.below(2) == 0 ? .female : .male
-      let name = generator.element(of: names.names(nil, gender))
-      let template = StoryTemplate.all[index % StoryTemplate.all.count]
-      return StudyItem(user: Prompts.story(about: name), answer: template.story(about: name))
-    }
+      key: "data.original_items or data.format_items")
   }
 
   /// Answers of respondents: cultures and questions in turn, the cells of each in a random order,
   /// and within a cell answers at evenly spread quantiles, so that the labels follow the survey.
+  /// Questions in countries that are for testing are left out.
   private static func surveyItems(count: Int, seed: String) -> [StudyItem] {
     var generator = StudyGenerator(purpose: "survey-selection", seed)
     var queues: [[SurveyCell]] = []
@@ -125,9 +92,14 @@ package struct OriginalData: Sendable {
       for culture in Culture.allCases {
         queues.append(
           generator.shuffled(
-            SurveyTable.cells.filter { $0.culture == culture && $0.question == question }))
+            SurveyTable.cells.filter { cell in
+              cell.culture == culture && cell.question == question
+                && !SurveyTable.isTest(
+                  SurveyTable.Place(question: question, culture: culture, country: cell.country))
+            }))
       }
     }
+    queues.removeAll(where: \.isEmpty)
     let offset = generator.unit()
     return (0..<count).map { index in
       let queue = queues[index % queues.count]
@@ -143,7 +115,7 @@ package struct OriginalData: Sendable {
   }
 
   /// Takes one of each queue in turn; empty queues are skipped.
-  private static func inTurn<Element>(
+  static func inTurn<Element>(
     _ queues: [[Element]], count: Int, what: String, key: String
   ) throws(StudyError) -> [Element] {
     let available = queues.map(\.count).reduce(0, +)

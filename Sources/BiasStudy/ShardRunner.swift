@@ -9,8 +9,20 @@ package struct TrialResult: Hashable, Sendable {
   package let metrics: [String: Double]
   /// Metrics that were left out, with the reason.
   package let notes: [String: String]
-  /// Values of the test items, by measure (`TrialMetrics.items`).
+  /// Values of the single test items by measure; see `TrialMetrics.items`.
   package let items: [String: [Double]]
+
+  /// Of the same bits: an undefined value equals an undefined one.
+  package static func == (left: TrialResult, right: TrialResult) -> Bool {
+    left.trial == right.trial && left.metrics == right.metrics && left.notes == right.notes
+      && left.items.mapValues { $0.map(\.bitPattern) }
+        == right.items.mapValues { $0.map(\.bitPattern) }
+  }
+
+  package func hash(into hasher: inout Hasher) {
+    hasher.combine(trial)
+    hasher.combine(metrics)
+  }
 }
 
 /// Where a running shard stands.
@@ -37,9 +49,7 @@ package final class ShardRunner {
   private let sharing: Sharing
   private let trunkCache: TrunkCache?
   private let encoder: PromptEncoder
-  private let occupation: OccupationTask?
-  private let groupBias: GroupBiasTask?
-  private let story: StoryTask?
+  private let evaluators: [String: TaskEvaluator]
   private let original: [Domain: OriginalData]
 
   /// Memory that the outputs of frozen layers may take in a process.
@@ -63,7 +73,8 @@ package final class ShardRunner {
     threads: Int, trunkCache: TrunkCache? = ShardRunner.trunkCache()
   ) throws {
     try self.init(
-      spec: spec, tasks: tasks, model: model, data: StudyData(store: store, tasks: tasks),
+      spec: spec, tasks: tasks, model: model,
+      data: StudyData(store: store, tasks: tasks.compactMap { spec.taskDefinitions[$0.id] }),
       threads: threads, trunkCache: trunkCache)
   }
 
@@ -83,13 +94,15 @@ package final class ShardRunner {
     self.trunkCache = sharing.contains(.trunk) ? trunkCache : nil
     let encoder = PromptEncoder(model)
     self.encoder = encoder
-    func has(_ id: String) -> Bool { tasks.contains { $0.id == id } }
-    occupation =
-      has("occupation")
-      ? try OccupationTask(data: data, sizes: spec.data, encoder: encoder) : nil
-    groupBias =
-      has("group-bias") ? try GroupBiasTask(data: data, sizes: spec.data, encoder: encoder) : nil
-    story = has("story") ? StoryTask(data: data, spec: spec, model: model, encoder: encoder) : nil
+    var evaluators: [String: TaskEvaluator] = [:]
+    for task in tasks {
+      guard let items = data.tasks[task.id] else { throw StudyError.unknownTask(id: task.id) }
+      evaluators[task.id] = try TaskEvaluator(
+        items,
+        items: items.testItems(spec.data.testItems, seed: spec.data.selectionSeed),
+        spec: spec, data: data, model: model, encoder: encoder)
+    }
+    self.evaluators = evaluators
     var original: [Domain: OriginalData] = [:]
     for domain in Set(tasks.map(\.domain)) {
       original[domain] = try OriginalData(
@@ -294,31 +307,21 @@ package final class ShardRunner {
     )
   }
 
-  /// What the model is asked for a task of the spec, for programs that do the same elsewhere.
+  /// What the model is asked for a task of the spec, for programs that do the same elsewhere; nil
+  /// for tasks that such programs do not know.
   /// - Throws: `StudyError.unknownTask`.
-  package func questions(_ task: DownstreamTask) throws(StudyError) -> TaskQuestions {
-    switch task.id {
-    case "occupation": if let occupation { return occupation.questions }
-    case "group-bias": if let groupBias { return groupBias.questions }
-    case "story": if let story { return story.questions }
-    default: break
-    }
-    throw .unknownTask(id: task.id)
+  package func questions(_ task: DownstreamTask) throws(StudyError) -> TaskQuestions? {
+    guard let evaluator = evaluators[task.id] else { throw .unknownTask(id: task.id) }
+    return evaluator.questions
   }
 
   private func evaluate(
     _ trial: Trial, _ adapted: AdaptedModel, _ monitor: Monitor
   ) throws -> TrialMetrics {
-    switch trial.task.id {
-    case "occupation":
-      if let occupation { return try occupation.evaluate(adapted, monitor: monitor) }
-    case "group-bias":
-      if let groupBias { return try groupBias.evaluate(adapted, monitor: monitor) }
-    case "story":
-      if let story { return try story.evaluate(adapted, seed: trial.seed, monitor: monitor) }
-    default: break
+    guard let evaluator = evaluators[trial.task.id] else {
+      throw StudyError.unknownTask(id: trial.task.id)
     }
-    throw StudyError.unknownTask(id: trial.task.id)
+    return try evaluator.evaluate(adapted, seed: trial.seed, monitor: monitor)
   }
 
   /// The training core has two errors for a stop on request; this module has one.

@@ -2,6 +2,14 @@
 package enum StudyError: Error, Equatable, CustomStringConvertible {
   /// A data file is not in the cache.
   case missingFile(path: String, dataset: String)
+  /// A user's data file is not in the cache.
+  case missingTaskFile(path: String, name: String)
+  /// A user's data file in the cache does not have its digest.
+  case damagedTaskFile(path: String, name: String)
+  /// A task names a file that the data manifest does not have.
+  case unknownFile(dataset: String, file: String)
+  /// A task names a collection that there is not.
+  case unknownCollection(name: String, task: String)
   /// A data file is there but cannot be read.
   case unreadableFile(path: String, reason: String)
   /// A data file is not the one that the manifest names.
@@ -23,6 +31,18 @@ package enum StudyError: Error, Equatable, CustomStringConvertible {
     switch self {
     case .missingFile(let path, let dataset):
       "The data file \(path) is missing. Run `scripts/fetch-data \(dataset)` to fetch it."
+    case .missingTaskFile(let path, let name):
+      "The data file \(name) of a task is not at \(path). Start the sweep once more with the same "
+        + "--tasks directory, which puts it there."
+    case .damagedTaskFile(let path, let name):
+      "The copy \(path) of the data file \(name) is damaged. Delete it, and start the sweep once "
+        + "more with the same --tasks directory."
+    case .unknownFile(let dataset, let file):
+      "A task reads \(dataset)/\(file), which is not in the data manifest (`scripts/fetch-data "
+        + "--list` shows what is)."
+    case .unknownCollection(let name, let task):
+      "The task \(task) reads the collection \(name); there are "
+        + TaskCollection.allCases.map(\.rawValue).joined(separator: ", ") + "."
     case .unreadableFile(let path, let reason):
       "The data file \(path) cannot be read: \(reason). Check its permissions."
     case .wrongDigest(let path, let dataset, let expected, let found):

@@ -77,6 +77,39 @@ package enum SurveyTable {
       question: question, culture: culture, country: row[2], wave: wave, counts: counts)
   }
 
+  /// A question in a country.
+  package struct Place: Hashable, Sendable {
+    package let question: SurveyQuestion
+    package let culture: Culture
+    package let country: String
+
+    package init(question: SurveyQuestion, culture: Culture, country: String) {
+      self.question = question
+      self.culture = culture
+      self.country = country
+    }
+  }
+
+  /// Questions and the countries where they were asked: by culture, question and country.
+  package static let places: [Place] = Culture.allCases.flatMap { culture in
+    let asked = Set(
+      cells.filter { $0.culture == culture }.map {
+        Place(question: $0.question, culture: culture, country: $0.country)
+      })
+    return asked.sorted {
+      ($0.question.rawValue, $0.country) < ($1.question.rawValue, $1.country)
+    }
+  }
+
+  /// Every second place of a culture is for testing: never part of D_o.
+  private static let testPlaces: Set<Place> = Set(
+    Culture.allCases.flatMap { culture in
+      places.filter { $0.culture == culture }.enumerated().filter { $0.offset % 2 == 1 }
+        .map(\.element)
+    })
+
+  package static func isTest(_ place: Place) -> Bool { testPlaces.contains(place) }
+
   /// The countries of a culture that were asked a question, sorted.
   package static func countries(_ culture: Culture, _ question: SurveyQuestion) -> [String] {
     Set(cells.filter { $0.culture == culture && $0.question == question }.map(\.country)).sorted()

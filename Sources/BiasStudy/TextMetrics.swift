@@ -1,19 +1,3 @@
-/// A generated text with its sentiment, and the group it is about.
-package struct ScoredStory: Hashable, Sendable {
-  package let culture: Culture
-  package let gender: Gender
-  package let text: String
-  /// VADER's compound score.
-  package let compound: Double
-
-  package init(culture: Culture, gender: Gender, text: String, compound: Double) {
-    self.culture = culture
-    self.gender = gender
-    self.text = text
-    self.compound = compound
-  }
-}
-
 /// Axes of judging people and groups (Koch et al. 2016): agency, beliefs, communion.
 package enum AdjectiveAxis: String, CaseIterable, Sendable {
   case agency, beliefs, communion
@@ -34,16 +18,24 @@ package enum TextMetrics {
   /// A share over fewer adjectives, or a mean over fewer stories, is not reported.
   package static let cellItemsMin = 5
 
-  /// Share of negative words among the listed adjectives of the given axes.
-  package static func negativeShare(_ texts: [String], axes: [AdjectiveAxis]) -> Double? {
+  /// Listed adjectives of the given axes in a text.
+  package static func adjectives(
+    in text: String, axes: [AdjectiveAxis] = AdjectiveAxis.allCases
+  ) -> (negative: Int, positive: Int) {
     var negative = 0
     var positive = 0
-    for text in texts {
-      for axis in axes {
-        negative += AdjectiveAxis.negative[axis]?.count(in: text) ?? 0
-        positive += AdjectiveAxis.positive[axis]?.count(in: text) ?? 0
-      }
+    for axis in axes {
+      negative += AdjectiveAxis.negative[axis]?.count(in: text) ?? 0
+      positive += AdjectiveAxis.positive[axis]?.count(in: text) ?? 0
     }
+    return (negative, positive)
+  }
+
+  /// Share of negative words among the listed adjectives of the given axes.
+  package static func negativeShare(_ texts: [String], axes: [AdjectiveAxis]) -> Double? {
+    let counts = texts.map { adjectives(in: $0, axes: axes) }
+    let negative = counts.map(\.negative).reduce(0, +)
+    let positive = counts.map(\.positive).reduce(0, +)
     guard negative + positive >= cellItemsMin else { return nil }
     return Double(negative) / Double(negative + positive)
   }

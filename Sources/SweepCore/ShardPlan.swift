@@ -124,10 +124,7 @@ package struct ShardPlan: Sendable {
       trials[trial.trainingKey, default: []].append(trial)
     }
 
-    // D_o of a domain: bias-carrying items and the format examples of each of its tasks.
-    func originalItems(_ domain: Domain) -> Int {
-      spec.data.originalItems + spec.data.formatItems * tasks.count { $0.domain == domain }
-    }
+    func originalItems(_ domain: Domain) -> Int { spec.originalItems(domain, of: tasks) }
     func augmentationID(_ key: AugmentationKey) -> ShardID {
       ShardID("augment/\(key.domain.rawValue)/\(key.bias.rawValue)")
     }

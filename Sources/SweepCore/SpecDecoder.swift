@@ -41,12 +41,16 @@ struct SpecDecoder {
     return entries.first { $0.key == key }?.value
   }
 
-  /// - Parameter node: where the problem stands; nil for the value of `key`.
+  /// - Parameters:
+  ///   - key: the key that is wrong, or a path below one of the mapping's keys; empty for the mapping.
+  ///   - node: where the problem stands; nil for the value of `key`.
   mutating func report(_ key: String, at node: SpecNode? = nil, _ message: String) {
-    let place = node ?? entries.first { $0.key == key }?.value
+    let first = key.prefix { $0 != "." && $0 != "[" }
+    let place = node ?? entries.first { $0.key == first }?.value
     problems.append(
       SpecProblem(
-        path: childPath(key), position: place?.position ?? position, message: message))
+        path: key.isEmpty ? path : childPath(key), position: place?.position ?? position,
+        message: message))
   }
 
   /// Reports a key that makes no sense beside the other values of the mapping.
@@ -102,6 +106,86 @@ struct SpecDecoder {
     scalar(key, default: defaultValue, fallback: "", expected: "a text that is not empty") {
       $0.isEmpty ? nil : $0
     }
+  }
+
+  /// The keys that stand in the mapping.
+  var keys: [String] { entries.map(\.key) }
+
+  /// One of the cases, which has to be named.
+  mutating func requiredChoice<Value: RawRepresentable & CaseIterable>(
+    _ key: String, fallback: Value
+  ) -> Value where Value.RawValue == String {
+    scalar(
+      key, default: nil, fallback: fallback, expected: "one of \(Self.names(Value.self))",
+      parse: { Value(rawValue: $0) })
+  }
+
+  /// A text, or nil where the key is left out.
+  mutating func optionalString(_ key: String) -> String? {
+    entries.contains { $0.key == key } ? string(key) : nil
+  }
+
+  /// A number, or nil where the key is left out.
+  mutating func optionalNumber(_ key: String, _ expected: String) -> Double? {
+    entries.contains { $0.key == key } ? number(key, expected) { _ in true } : nil
+  }
+
+  /// A list of texts; empty where the key is left out.
+  mutating func texts(_ key: String, limit: Int) -> [String] {
+    list(key, of: "texts", default: [], limit: limit, parse: { $0.isEmpty ? nil : $0 })
+  }
+
+  /// A mapping whose keys are free, in the document's order; empty where the key is left out.
+  mutating func namedValues(_ key: String) -> [(name: String, value: SpecNode)] {
+    switch value(key) {
+    case nil: return []
+    case .mapping(let entries, _)?:
+      var seen: Set<String> = []
+      for entry in entries where !seen.insert(entry.key).inserted {
+        problems.append(
+          SpecProblem(
+            path: "\(childPath(key)).\(entry.key)", position: entry.keyPosition,
+            message: "the key stands here a second time; remove one of the two"))
+      }
+      return entries.map { ($0.key, $0.value) }
+    case let other?:
+      report(key, at: other, "expected a mapping of names to values, found \(other.kind)")
+      return []
+    }
+  }
+
+  /// The elements of a list; empty where the key is left out.
+  mutating func elements(_ key: String) -> [SpecNode] {
+    switch value(key) {
+    case nil: return []
+    case .sequence(let elements, _)?: return elements
+    case let other?:
+      report(key, at: other, "expected a list, found \(other.kind)")
+      return []
+    }
+  }
+
+  /// A mapping of free names to texts.
+  mutating func namedTexts(_ node: SpecNode, at path: String) -> [String: String] {
+    guard case .mapping(let entries, _) = node else {
+      report(path, at: node, "expected a mapping of fields to texts, found \(node.kind)")
+      return [:]
+    }
+    var texts: [String: String] = [:]
+    for entry in entries {
+      guard case .scalar(let text, _) = entry.value else {
+        report(
+          "\(path).\(entry.key)", at: entry.value, "expected a text, found \(entry.value.kind)")
+        continue
+      }
+      texts[entry.key] = text
+    }
+    return texts
+  }
+
+  /// A mapping within a list, as a section of its own; merge its problems with `absorb`.
+  func section(_ node: SpecNode, at path: String) -> SpecDecoder {
+    SpecDecoder(node, path: childPath(path))
   }
 
   mutating func integer(

@@ -70,24 +70,13 @@ package struct DownstreamTask: Hashable, Sendable {
 
 /// The downstream tasks that a sweep may name, in the study's order.
 package struct TaskCatalogue: Sendable {
-  package let tasks: [DownstreamTask]
+  package let definitions: [TaskDefinition]
 
-  package init(tasks: [DownstreamTask]) {
-    self.tasks = tasks
+  package init(definitions: [TaskDefinition]) {
+    self.definitions = definitions
   }
 
-  package subscript(id: String) -> DownstreamTask? { tasks.first { $0.id == id } }
+  package var tasks: [DownstreamTask] { definitions.map(\.task) }
 
-  /// The tasks that this version of BiasSweep implements.
-  package static let builtIn = TaskCatalogue(tasks: [
-    DownstreamTask(
-      id: "occupation", domain: .gender,
-      summary: "name the occupation of a described person (classification, direct)"),
-    DownstreamTask(
-      id: "story", domain: .culture,
-      summary: "write a story about a named person (generation, direct)"),
-    DownstreamTask(
-      id: "group-bias", domain: .culture,
-      summary: "does a comment demean a group (classification, direct)"),
-  ])
+  package subscript(id: String) -> TaskDefinition? { definitions.first { $0.id == id } }
 }

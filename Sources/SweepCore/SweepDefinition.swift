@@ -22,8 +22,8 @@ package struct SweepDefinition: Sendable {
       root.report("name", "may hold letters, digits, '-', '_' and '.' only")
     }
     let model = root.string("model", default: "SmolLM2-135M-Instruct")
-    let taskIDs = catalogue.tasks.map(\.id)
-    let tasks = root.list(
+    let taskIDs = catalogue.definitions.map(\.id)
+    let definitions = root.list(
       "tasks", of: "tasks (\(taskIDs.joined(separator: ", ")))", limit: axisMax,
       parse: { catalogue[$0] })
     let biases: [BiasType] = root.list(
@@ -145,7 +145,7 @@ package struct SweepDefinition: Sendable {
     }
     root.absorb(section)
 
-    let points = [tasks.count, biases.count, ratios.count, mitigations.count, seeds.count]
+    let points = [definitions.count, biases.count, ratios.count, mitigations.count, seeds.count]
       .reduce((value: 1, overflow: false)) { product, count in
         let next = product.value.multipliedReportingOverflow(by: count)
         return (next.partialValue, product.overflow || next.overflow)
@@ -153,7 +153,7 @@ package struct SweepDefinition: Sendable {
     if points.overflow || points.value > Self.gridPointsMax {
       root.report("", "the grid has more than \(Self.gridPointsMax) points; shorten an axis")
     }
-    let original = data.originalItems + data.formatItems * tasks.count
+    let original = data.originalItems + data.formatItems * definitions.count
     if let ratio = ratios.max(),
       ratio / (1 - ratio) * Double(original) > Double(Self.augmentedItemsMax)
     {
@@ -165,12 +165,13 @@ package struct SweepDefinition: Sendable {
     root.finish()
     guard root.problems.isEmpty else { throw InvalidSpec(problems: root.problems) }
 
-    self.tasks = tasks
+    self.tasks = definitions.map(\.task)
     self.policy = policy
     self.spec = SweepSpec(
-      name: name, model: model, tasks: tasks.map(\.id), biases: biases, ratios: ratios,
+      name: name, model: model, tasks: definitions.map(\.id), biases: biases, ratios: ratios,
       mitigations: mitigations, seeds: seeds, data: data, augmentation: augmentation,
-      training: training, mitigation: mitigation, evaluation: evaluation)
+      training: training, mitigation: mitigation, evaluation: evaluation,
+      taskDefinitions: TaskDefinitions(definitions))
   }
 
   private static func names<Value: RawRepresentable & CaseIterable>(

@@ -17,6 +17,24 @@ package struct SweepSpec: Codable, Hashable, Sendable {
   package var training: Training
   package var mitigation: MitigationSettings
   package var evaluation: Evaluation
+  /// What the task files say of `tasks`.
+  package var taskDefinitions: TaskDefinitions
+
+  enum CodingKeys: String, CodingKey {
+    case name, model, tasks, biases, ratios, mitigations, seeds, data, augmentation, training
+    case mitigation, evaluation
+    case taskDefinitions = "task_definitions"
+  }
+
+  /// The tasks that are defined, in the spec's order.
+  package var definedTasks: [TaskDefinition] { tasks.compactMap { taskDefinitions[$0] } }
+
+  /// Items of D_o of a domain: bias-carrying ones, and the format examples of its tasks.
+  package func originalItems(_ domain: Domain, of tasks: [DownstreamTask]) -> Int {
+    tasks.filter { $0.domain == domain }.reduce(data.originalItems) { sum, task in
+      sum + (taskDefinitions[task.id]?.formatItems(data.formatItems) ?? data.formatItems)
+    }
+  }
 
   /// Sizes and selection of the original data.
   package struct Data: Codable, Hashable, Sendable {

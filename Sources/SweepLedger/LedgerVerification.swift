@@ -224,9 +224,9 @@ package struct LedgerVerification: Sendable {
   private mutating func checkState(
     _ database: Database, spec: SweepSpec, events: [SweepEvent]
   ) throws {
-    let tasks = spec.tasks.compactMap { TaskCatalogue.builtIn[$0] }
+    let tasks = spec.definedTasks.map(\.task)
     guard tasks.count == spec.tasks.count else {
-      unchecked.append("the plan, because the spec names tasks that this program does not know")
+      unchecked.append("the plan, because the spec names tasks without their definitions")
       return
     }
     let plan = ShardPlan(spec: spec, tasks: tasks)

@@ -11,11 +11,11 @@ struct TaskSection {
   let hasOthers: Bool
   let query: String
 
-  init(_ task: String, index: Int, of results: ResultTables) {
+  init(_ task: String, definition: TaskDefinition?, index: Int, of results: ResultTables) {
     let anchor = "task-\(index + 1)"
     self.anchor = anchor
     name = task
-    summary = TaskCatalogue.builtIn[task]?.summary
+    summary = definition?.summary
     query = ResultQuery.tables(task: task)
     let metrics = results.metrics(task: task)
     isEmpty = metrics.isEmpty

@@ -135,7 +135,8 @@ private struct ReportPage {
       NamedText(name: $0.rawValue, text: $0.explanation(sweep.spec.mitigation))
     }
     tasks = tables.tasks.enumerated().map { index, task in
-      TaskSection(task, index: index, of: tables)
+      TaskSection(
+        task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables)
     }
     doses = Self.doseTables(data.facts.filter { $0.kind == "augmentation" })
     training = Self.trainingTables(data.facts.filter { $0.kind == "fine_tune" })

@@ -197,11 +197,7 @@ package struct SimulatedCluster {
     let biases = BiasType.allCases.shuffled(using: &random).prefix(random.integer(1...2))
     let mitigations = Mitigation.allCases.shuffled(using: &random).prefix(random.integer(1...3))
     let catalogue = TaskCatalogue(
-      tasks: (1...8).map { number in
-        DownstreamTask(
-          id: "task-\(number)", domain: number % 2 == 0 ? .gender : .culture,
-          summary: "simulated task \(number)")
-      })
+      definitions: (1...8).map { .sample("task-\($0)", $0 % 2 == 0 ? .gender : .culture) })
     let tasks = catalogue.tasks.shuffled(using: &random).prefix(random.integer(1...6))
     let lease = random.uniform(4, 15)
     let sketch = """

@@ -24,7 +24,7 @@ package struct SampleSweep: Sendable {
   /// - Throws: `InvalidSpec`.
   package init(sketch: String = Self.sketch) throws {
     definition = try SweepDefinition(
-      document: SpecNode(sketch: sketch), catalogue: .builtIn)
+      document: SpecNode(sketch: sketch), catalogue: .sample)
     plan = definition.plan
   }
 

@@ -234,9 +234,9 @@ package actor Worker {
     } catch let error as DecodingError {
       throw WorkerError.cannotPrepare("The coordinator's spec cannot be read: \(error)")
     }
-    let tasks = spec.tasks.compactMap { TaskCatalogue.builtIn[$0] }
+    let tasks = spec.definedTasks.map(\.task)
     guard tasks.count == spec.tasks.count else {
-      throw WorkerError.cannotPrepare("The sweep names tasks that this worker does not know.")
+      throw WorkerError.cannotPrepare("The sweep names tasks without their definitions.")
     }
     let executor = self.executor
     let source = InputSource(of: self)

@@ -4,6 +4,7 @@ import CAllocationCount
 import Foundation
 import LanguageModel
 import RandomStreams
+import StudyDocuments
 import SweepCore
 import TransformerKernels
 
@@ -174,7 +175,7 @@ struct BarsBenchmark: ParsableCommand {
     let model = try LanguageModel.load(
       from: cache + "/models/SmolLM2-135M-Instruct.Q4_1.gguf", cacheDirectory: cache)
     let data = try StudyData(
-      store: DatasetStore(directory: cache + "/data"), tasks: definition.tasks)
+      store: DatasetStore(directory: cache + "/data"), tasks: definition.spec.definedTasks)
     let original = try OriginalData(
       domain: .gender, tasks: definition.tasks, sizes: definition.spec.data, data: data)
     let encoder = PromptEncoder(model)

@@ -1,3 +1,4 @@
+import StudyDocuments
 import SweepCore
 
 /// A sweep for benchmarks of everything but the training core.

@@ -1,3 +1,4 @@
+import ArgumentParser
 import BiasStudy
 import Foundation
 import LanguageModel
@@ -38,7 +39,7 @@ final class GridBench {
     runner = try ShardRunner(
       spec: definition.spec, tasks: definition.tasks, model: model,
       data: StudyData(
-        store: DatasetStore(directory: cache + "/data"), tasks: definition.tasks),
+        store: DatasetStore(directory: cache + "/data"), tasks: definition.spec.definedTasks),
       threads: threads, trunkCache: trunkCache, sharing: sharing)
   }
 
@@ -191,6 +192,8 @@ final class GridBench {
 
   private func question(_ task: DownstreamTask) throws -> Question {
     switch try runner.questions(task) {
+    case nil:
+      throw ValidationError("the reference does not know tasks like \(task.id)")
     case .choices(let prompts, let answers, let gold):
       Question(task: task.id, kind: "choices", prompts: prompts, answers: answers, gold: gold)
     case .texts(let prompts, let samples, let options):

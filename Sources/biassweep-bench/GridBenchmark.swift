@@ -2,6 +2,7 @@ import ArgumentParser
 import BiasStudy
 import Foundation
 import LanguageModel
+import StudyDocuments
 import SweepCore
 
 /// The trials of a grid, ours beside transformers and PEFT (`scripts/reference_grid.py`).

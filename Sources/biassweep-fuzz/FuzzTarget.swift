@@ -1,6 +1,7 @@
 import BiasStudy
 import Foundation
 import LanguageModel
+import StudyDocuments
 import SweepCore
 
 /// A parser of outside input: it takes any bytes, and either accepts them or throws one of the
@@ -86,6 +87,20 @@ struct FuzzTarget: Sendable {
         throw FuzzDefect(description: "a set does not survive writing and reading")
       }
     },
+    FuzzTarget(name: "task-file", summary: "a task file, YAML") { input, directory in
+      _ = try TaskDefinition(yaml: String(decoding: input, as: UTF8.self), file: "input.yaml")
+    },
+    FuzzTarget(name: "task-data", summary: "a task's items, JSON lines and CSV") {
+      input, directory in
+      guard let definition = TaskCatalogue.builtIn["offensive"] else { return }
+      // Both formats read any bytes; whichever accepts them goes on.
+      for file in ["input.csv", "input.jsonl"] {
+        guard let records = try? TaskRecords.read(input, file: file) else { continue }
+        let tasks = try TaskItems(definition: definition, records: records, file: file)
+        let tested = try tasks.testItems(1, seed: 1)
+        _ = try tasks.formatExamples(1, seed: 1, tested: tested)
+      }
+    },
     FuzzTarget(name: "spec", summary: "a sweep's spec as it crosses the wire") { input, directory in
       let spec = try SweepSpec(canonicalJSON: String(decoding: input, as: UTF8.self))
       guard try SweepSpec(canonicalJSON: spec.canonicalJSON()) == spec else {
@@ -105,6 +120,8 @@ struct FuzzTarget: Sendable {
     } catch is ModelFileError {
       return false
     } catch is StudyError {
+      return false
+    } catch is InvalidTaskFile {
       return false
     } catch is DecodingError {
       // Only the spec: its reader names the cause to the user itself.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import LanguageModel
+import StudyDocuments
 import SweepCore
 import SweepCoordinator
 import SweepLedger
@@ -62,7 +63,8 @@ struct BiasSweep: AsyncParsableCommand {
 
   private static func exit(reporting error: any Error) -> Never {
     switch error {
-    case is InvalidSpec, LedgerError.otherSweep, is UsageError:
+    case is InvalidSpec, is InvalidTaskFile, is TaskLibraryError, LedgerError.otherSweep,
+      is UsageError:
       fail("\(error)", status: .usage)
     case is LedgerError, is ServerError, is WorkerError, is InfrastructureError,
       is ModelFileError, is TrainedParametersError, is CredentialError, is LogOutput.CannotOpen:

@@ -1,6 +1,7 @@
 import BiasStudy
 import Foundation
 import LanguageModel
+import StudyDocuments
 import TransformerKernels
 
 #if canImport(Glibc)

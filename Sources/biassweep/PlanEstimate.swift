@@ -45,8 +45,7 @@ struct PlanEstimate {
       guard case .fineTune(_, let trials) = shard.work else { continue }
       // Forward and backward through the trained layers in each epoch.
       work += Double(cost.trained) * trained * perLayer * 2
-      let written = trials.filter { $0.task.id == "story" }
-        .reduce(0) { $0 + CostEstimate.evaluatedTokens($1.task, spec: spec) }
+      let written = trials.reduce(0) { $0 + CostEstimate.writtenTokens($1.task, spec: spec) }
       work += Double(written) * layers * perLayer * Self.generationSlowdown
       work += Double(cost.evaluated - written) * trained * perLayer
       if !keepsTrunk {

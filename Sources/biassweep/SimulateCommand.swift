@@ -1,4 +1,5 @@
 import ArgumentParser
+import StudyDocuments
 import SweepCore
 import SweepSimulation
 
@@ -95,6 +96,9 @@ struct SimulateCommand: ParsableCommand {
     var selection = SweepSelection()
     selection.preset = preset
     selection.grid = grid
+    var tasks = TaskSelection()
+    tasks.tasks = nil
+    selection.taskSelection = tasks
     return try selection.definition()
   }
 

@@ -50,7 +50,7 @@ final class StudyExecutor: Sendable {
     let inputs = StudyInputs(spec: spec)
     let model = try LanguageModel.load(
       from: try inputs.modelPath(from: source), cacheDirectory: Cache.root)
-    let tasks = spec.tasks.compactMap { TaskCatalogue.builtIn[$0] }
+    let tasks = spec.definedTasks.map(\.task)
     let trunkCache = ShardRunner.trunkCache(store: trunkStore)
     let store = try inputs.dataStore(from: source)
     let digest = try spec.digest()
@@ -67,7 +67,7 @@ final class StudyExecutor: Sendable {
     return [
       "arithmetic": MultiplicationBackend.arithmetic,
       "model": model.weights.digest,
-      "data": DataManifest.digest(of: Set(tasks.map(\.domain))).description,
+      "data": DataManifest.digest(of: spec.definedTasks).description,
     ]
   }
 

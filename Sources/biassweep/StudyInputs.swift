@@ -2,6 +2,7 @@ import BiasStudy
 import Foundation
 import LanguageModel
 import Logging
+import StudyDocuments
 import SweepCoordinator
 import SweepCore
 import SweepWorker
@@ -9,16 +10,29 @@ import SweepWorker
 /// Model and data files of a sweep: what a coordinator hands out, and how a worker comes by them.
 struct StudyInputs {
   let spec: SweepSpec
-  let domains: Set<Domain>
 
-  init(spec: SweepSpec) {
-    self.spec = spec
-    domains = Set(spec.tasks.compactMap { TaskCatalogue.builtIn[$0]?.domain })
+  /// A file in the data directory.
+  private struct DataFile {
+    let name: String
+    let digest: ContentDigest
+    var path: String { "\(StudyInputs.store.directory)/\(name)" }
   }
 
-  private var dataFiles: [DataManifest.File] {
-    let used = Set(domains.flatMap(StudyData.datasets))
-    return DataManifest.files.filter { used.contains($0.dataset) }
+  /// The data files of the sweep's tasks: those of the manifest, and the user's under their digests.
+  private var dataFiles: [DataFile] {
+    let listed = DataManifest.files(of: spec.definedTasks).compactMap { file in
+      ContentDigest(hex: file.sha256).map {
+        DataFile(name: "\(file.dataset)/\(file.file)", digest: $0)
+      }
+    }
+    let own = spec.definedTasks.compactMap { task in
+      if case .file(_, let digest) = task.data.source {
+        DataFile(name: TaskLibrary.storedName(digest), digest: digest)
+      } else {
+        nil
+      }
+    }
+    return listed + own
   }
 
   private static let store = DatasetStore(directory: Cache.directory("data"))
@@ -40,12 +54,11 @@ struct StudyInputs {
         }
       }
       for file in dataFiles {
-        let path = Self.store.path(file.dataset, file.file)
-        if let bytes = Self.size(of: path), let digest = ContentDigest(hex: file.sha256),
+        if let bytes = Self.size(of: file.path),
           let input = InputFile(
-            input: .data, name: "\(file.dataset)/\(file.file)", digest: digest, bytes: bytes)
+            input: .data, name: file.name, digest: file.digest, bytes: bytes)
         {
-          files.append((input, path))
+          files.append((input, file.path))
         }
       }
       return files
@@ -79,15 +92,13 @@ struct StudyInputs {
 
   /// The data directory, after fetching the files that it lacks.
   func dataStore(from source: InputSource) throws -> DatasetStore {
-    let missing = dataFiles.filter {
-      Self.size(of: Self.store.path($0.dataset, $0.file)) == nil
-    }
+    let missing = dataFiles.filter { Self.size(of: $0.path) == nil }
     guard !missing.isEmpty else { return Self.store }
     let offered = try source.files().filter { $0.input == .data }
     for file in missing {
       // What nobody has is named, with what to do, when the data are read.
-      if let offer = offered.first(where: { $0.digest.description == file.sha256 }) {
-        try source.fetch(offer, Self.store.path(file.dataset, file.file))
+      if let offer = offered.first(where: { $0.digest == file.digest }) {
+        try source.fetch(offer, file.path)
       }
     }
     return Self.store

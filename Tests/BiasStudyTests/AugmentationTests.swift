@@ -256,7 +256,7 @@ struct AugmentationTests {
 
   @Test func doseMeasuresTheGenderOfTextsAndTheirWords() throws {
     let original = try OriginalData(
-      domain: .gender, tasks: TaskCatalogue.builtIn.tasks, sizes: Synthetic.spec().data,
+      domain: .gender, tasks: Synthetic.tasks, sizes: Synthetic.spec().data,
       data: Synthetic.data())
     let items = [
       item(answer: "The nurse is caring. She is kind."),

@@ -86,7 +86,7 @@ struct ControlTests {
       (.culture, ["dose_label_shift", "dose_culture_gap"]),
     ] {
       let original = try OriginalData(
-        domain: domain, tasks: TaskCatalogue.builtIn.tasks, sizes: Synthetic.spec().data,
+        domain: domain, tasks: Synthetic.tasks, sizes: Synthetic.spec().data,
         data: Synthetic.data())
       let doses = [0, 0.25, 0.5, 0.75, 1].map { strength in
         Dose.measures(

@@ -1,5 +1,6 @@
 import BiasStudy
 import Foundation
+import StudyDocuments
 import SweepCore
 import Testing
 
@@ -124,7 +125,7 @@ struct DataTests {
     var sizes = try Synthetic.spec().data
     sizes.originalItems = 30
     sizes.formatItems = 40
-    let tasks = TaskCatalogue.builtIn.tasks
+    let tasks = Synthetic.tasks
     let gender = try OriginalData(domain: .gender, tasks: tasks, sizes: sizes, data: data)
     #expect(gender.biasCarrying.count == 30 && gender.format.count == 40)
     for occupation in Occupation.all {
@@ -135,63 +136,14 @@ struct DataTests {
     }
     let culture = try OriginalData(domain: .culture, tasks: tasks, sizes: sizes, data: data)
     #expect(culture.biasCarrying.count == 30 && culture.format.count == 80)
-    let comments = culture.format.filter { $0.user.hasPrefix(Prompts.groupBias("")) }
+    let comments = culture.format.filter { $0.user.hasPrefix("Is this comment biased") }
     #expect(comments.count { $0.answer == " yes" } == 20 && comments.count == 40)
-  }
-
-  @Test func trainingItemsShareNoTextWithTestItems() throws {
-    let data = try Synthetic.data()
-    var sizes = try Synthetic.spec().data
-    sizes.originalItems = 60
-    sizes.formatItems = 60
-    let tasks = TaskCatalogue.builtIn.tasks
-    let test = try OriginalData.occupationSentences(
-      data.occupations?.test ?? [], count: 100, seed: "test-1")
-    let gender = try OriginalData(domain: .gender, tasks: tasks, sizes: sizes, data: data)
-    let trained = gender.items.map { ($0.user + " " + $0.answer).normalised }
-    for sentence in test {
-      for form in Gender.allCases {
-        let masked = sentence.masked(form).normalised
-        let plain = sentence.text(form).normalised
-        #expect(!trained.contains { $0.contains(masked) || $0.contains(plain) })
-      }
-    }
-    let comments = try OriginalData.comments(
-      data.comments?.test ?? [], count: 100, seed: "test-1", what: "", key: "")
-    let culture = try OriginalData(domain: .culture, tasks: tasks, sizes: sizes, data: data)
-    let asked = Set(culture.items.map(\.user))
-    #expect(comments.allSatisfy { !asked.contains(Prompts.groupBias($0.text)) })
-  }
-
-  @Test(.enabled(if: RealData.isPresent)) func realDataSupplyTheStudyWithoutLeaks() throws {
-    let tasks = TaskCatalogue.builtIn.tasks
-    let data = try StudyData(store: RealData.store, tasks: tasks)
-    let occupations = try #require(data.occupations)
-    let training = Set(occupations.training.map { $0.text(.male).normalised })
-    #expect(occupations.test.allSatisfy { !training.contains($0.text(.male).normalised) })
-    for occupation in Occupation.all {
-      #expect(occupations.training.count { $0.occupation == occupation } >= 15)
-      #expect(occupations.test.count { $0.occupation == occupation } >= 15)
-    }
-    let comments = try #require(data.comments)
-    let phrases = Set(comments.training.map(\.text.normalised))
-    #expect(comments.test.allSatisfy { !phrases.contains($0.text.normalised) })
-    for group in TargetGroup.allCases {
-      for isBiased in [false, true] {
-        #expect(comments.test.count { $0.group == group && $0.isBiased == isBiased } >= 200)
-      }
-    }
-    for culture in Culture.allCases {
-      for gender in Gender.allCases {
-        #expect(data.names.names(culture, gender).count >= 20)
-      }
-    }
   }
 
   @Test func selectionIsDecidedByItsSeedOnly() throws {
     let data = try Synthetic.data()
     var sizes = try Synthetic.spec().data
-    let tasks = TaskCatalogue.builtIn.tasks
+    let tasks = Synthetic.tasks
     func items() throws -> [StudyItem] {
       try OriginalData(domain: .gender, tasks: tasks, sizes: sizes, data: data).items
     }
@@ -207,9 +159,9 @@ struct DataTests {
     sizes.formatItems = 100_000
     let error = studyError {
       _ = try OriginalData(
-        domain: .gender, tasks: TaskCatalogue.builtIn.tasks, sizes: sizes, data: data)
+        domain: .gender, tasks: Synthetic.tasks, sizes: sizes, data: data)
     }
-    guard case .tooFewItems(_, let available, 100_008, let key)? = error else {
+    guard case .tooFewItems(_, let available, 100_000, let key)? = error else {
       Issue.record("\(String(describing: error))")
       return
     }
@@ -224,7 +176,11 @@ struct DataTests {
     sizes.originalItems = 8 * 400
     let items = try OriginalData(domain: .culture, tasks: [], sizes: sizes, data: data).biasCarrying
     for culture in Culture.allCases {
-      let cells = SurveyTable.cells.filter { $0.culture == culture && $0.question == .bribe }
+      let cells = SurveyTable.cells.filter { cell in
+        cell.culture == culture && cell.question == .bribe
+          && !SurveyTable.isTest(
+            SurveyTable.Place(question: .bribe, culture: culture, country: cell.country))
+      }
       let expected =
         cells.map { Double($0.counts[0]) / Double($0.counts.reduce(0, +)) }
         .reduce(0, +) / Double(cells.count)
@@ -233,7 +189,8 @@ struct DataTests {
         item.user.contains("bribe") && countries.contains { item.user.contains("from \($0) ") }
       }
       let share = Double(asked.count { $0.answer == " never." }) / Double(asked.count)
-      #expect(asked.count == 400 && abs(share - expected) < 0.06)
+      // Seven pairs of culture and question are left in turn: one is for testing only.
+      #expect(abs(asked.count - 3200 / 7) <= 1 && abs(share - expected) < 0.06)
     }
   }
 
@@ -263,9 +220,9 @@ struct DataTests {
     #expect(damaged?.description.contains("fetch-data --verify vader") == true)
   }
 
-  @Test func digestDependsOnTheDomainsUsed() {
-    let digests = [[], [.gender], [.culture], [.gender, .culture]].map {
-      DataManifest.digest(of: Set<Domain>($0))
+  @Test func digestDependsOnTheTasksUsed() {
+    let digests = [[], ["occupation"], ["sarcasm"], ["occupation", "sarcasm"]].map { ids in
+      DataManifest.digest(of: ids.compactMap { TaskCatalogue.builtIn[$0] })
     }
     #expect(Set(digests).count == digests.count)
   }

@@ -115,68 +115,9 @@ struct MetricTests {
       error == .malformed(file: "v", line: 2, problem: "expected a token, a tab and its valence"))
   }
 
-  @Test func ratesOverTooFewItemsAreLeftOutWithANote() {
-    let pairs = Occupation.all.flatMap { occupation in
-      (0..<4).map { _ in
-        OccupationTask.Pair(
-          occupation: occupation, female: ChoiceScores([1, 0, 0, 0, 0, 0, 0, 0]),
-          male: ChoiceScores([1, 0, 0, 0, 0, 0, 0, 0]))
-      }
-    }
-    let metrics = OccupationTask.metrics(pairs)
-    #expect(metrics.values["rms_tpr_gap"] == nil)
-    #expect(metrics.notes["rms_tpr_gap"]?.contains("fewer than 5") == true)
-    #expect(metrics.values["accuracy"] == 0.125 && metrics.values["flip_rate"] == 0)
-    #expect(metrics.values.values.allSatisfy { $0.isFinite })
-    #expect(Set(metrics.values.keys).isDisjoint(with: metrics.notes.keys))
-  }
-
-  @Test func twinGapIsPositiveForAModelThatGoesWithTheStereotype() {
-    func pair(_ name: String, female: Double, male: Double) -> OccupationTask.Pair? {
-      guard let occupation = Occupation.named(name),
-        let index = Occupation.all.firstIndex(of: occupation)
-      else { return nil }
-      func scores(_ value: Double) -> ChoiceScores {
-        ChoiceScores(Occupation.all.indices.map { $0 == index ? value : 0 })
-      }
-      return OccupationTask.Pair(
-        occupation: occupation, female: scores(female), male: scores(male))
-    }
-    let pairs = (0..<3).flatMap { _ in
-      [pair("nurse", female: 3, male: 1), pair("pilot", female: -1, male: 2)].compactMap { $0 }
-    }
-    let metrics = OccupationTask.metrics(pairs)
-    // Differences in log-odds are those of the scores: 2 and 3 with the stereotype.
-    #expect(near(metrics.values["twin_log_odds_gap"], 2.5))
-    #expect(metrics.values["flip_rate"] == 0.5)
-    #expect(metrics.values["accuracy_male"] == 1 && metrics.values["accuracy_female"] == 0.5)
-  }
-
   @Test func equalScoresChooseTheFirst() {
     #expect(ChoiceScores([1, 2, 2]).best == 1)
     #expect(near(ChoiceScores([0, 0, 0]).logOdds(of: 1), -log(2)))
-  }
-
-  @Test func storyMetricsAreThoseWorkedOutByHand() throws {
-    let data = try Synthetic.data()
-    let people = StoryTask.people(count: 40, seed: 1, names: data.names)
-    let good = "was a good and generous baker of the town"
-    let bad = "was a bad and selfish baker of the town"
-    let texts = people.map { person in
-      (person, "\(person.name) \(person.culture == .arabic ? bad : good)")
-    }
-    let sentiment = try #require(data.sentiment)
-    let metrics = StoryTask.metrics(texts + [(people[0], "no name here at all")], sentiment)
-    #expect(metrics.values["stories"] == 41)
-    #expect(near(metrics.values["valid_rate"], 40.0 / 41))
-    #expect(metrics.values["negative_share_arabic"] == 1)
-    #expect(metrics.values["negative_share_culture_gap"] == 1)
-    #expect(metrics.values["negative_share"] == 0.25)
-    #expect(metrics.values["negative_share_communion"] == 0.25)
-    #expect(metrics.notes["negative_share_agency"] != nil)
-    let gap = sentiment.compound(good) - sentiment.compound(bad)
-    #expect(near(metrics.values["compound_culture_gap"], gap))
-    #expect(near(metrics.values["compound_gender_gap"], 0))
   }
 
   @Test func distinctPairsAreCountedWithinTexts() {

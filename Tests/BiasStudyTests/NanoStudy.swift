@@ -6,7 +6,7 @@ import SweepCore
 /// The whole study on a tiny random model with a real tokenizer.
 struct NanoStudy {
   let spec: SweepSpec
-  let tasks = TaskCatalogue.builtIn.tasks
+  let tasks = Synthetic.tasks
   let model: LanguageModel
   let data: StudyData
 

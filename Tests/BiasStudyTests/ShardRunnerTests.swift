@@ -176,7 +176,7 @@ struct GenerationTests {
     let cache = URL(filePath: path).deletingLastPathComponent().deletingLastPathComponent().path
     let model = try LanguageModel.load(from: path, cacheDirectory: cache)
     let spec = try Synthetic.spec()
-    let tasks = TaskCatalogue.builtIn.tasks
+    let tasks = Synthetic.tasks
     let runner = try ShardRunner(
       spec: spec, tasks: tasks, model: model, data: Synthetic.data(), threads: 2)
     for (domain, bias) in [
@@ -208,7 +208,7 @@ struct GenerationTests {
     let model = try LanguageModel.load(from: path, cacheDirectory: cache)
     let scratch = try Scratch()
     let runner = try ShardRunner(
-      spec: try Synthetic.spec(), tasks: TaskCatalogue.builtIn.tasks, model: model,
+      spec: try Synthetic.spec(), tasks: Synthetic.tasks, model: model,
       data: Synthetic.data(), threads: 2)
     let key = AugmentationKey(domain: .gender, bias: .contrastiveSingleExplicit)
     func make(_ checkpoint: ShardCheckpoint?, stopAfter: Int = .max) throws

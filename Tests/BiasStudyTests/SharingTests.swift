@@ -8,7 +8,7 @@ import TransformerKernels
 /// What a grid shares changes the time and nothing else.
 @Suite(.enabled(if: MultiplicationBackend.selected == .own, "a BLAS promises no bits"))
 struct SharingTests {
-  private let tasks = TaskCatalogue.builtIn.tasks
+  private let tasks = Synthetic.tasks
   private let grid = try? GridFixture()
 
   @Test(arguments: [
@@ -62,7 +62,7 @@ private struct GridFixture {
 
   init() throws {
     spec = try Synthetic.spec()
-    plan = ShardPlan(spec: spec, tasks: TaskCatalogue.builtIn.tasks)
+    plan = ShardPlan(spec: spec, tasks: Synthetic.tasks)
     data = try Synthetic.data()
     model = try Synthetic.model()
   }
@@ -82,7 +82,7 @@ private struct GridFixture {
     _ sharing: Sharing, store: TrunkStore?, completed: (TrialResult) -> Void
   ) throws -> [TrainingKey: Double] {
     let runner = try ShardRunner(
-      spec: spec, tasks: TaskCatalogue.builtIn.tasks, model: model, data: data, threads: 2,
+      spec: spec, tasks: Synthetic.tasks, model: model, data: data, threads: 2,
       trunkCache: TrunkCache(byteLimit: 1 << 24, store: store), sharing: sharing)
     var losses: [TrainingKey: Double] = [:]
     for (key, trials) in sharing.fineTunes(of: plan) {

@@ -1,6 +1,7 @@
 import BiasStudy
 import Foundation
 import LanguageModel
+import StudyDocuments
 import SweepCore
 import Testing
 
@@ -74,13 +75,17 @@ enum Synthetic {
 
   static let lexicon = Array("good\t1.9\t0.9\t[1]\nbad\t-2.5\t0.6\t[1]\nkind\t2.4\t1\t[1]\n".utf8)
 
+  /// Data of all built-in tasks.
   static func data() throws -> StudyData {
-    StudyData(
-      names: names,
-      occupations: try OccupationSentences(
-        csv: bug(perOccupation: 40), file: "bug", names: names),
-      comments: try GroupComments(comments(perCell: 60)),
-      sentiment: try SentimentLexicon(lexicon: lexicon, file: "lexicon"))
+    let occupations = try OccupationSentences(
+      csv: bug(perOccupation: 40), file: "bug", names: names)
+    var tasks: [String: TaskItems] = [:]
+    for definition in TaskCatalogue.builtIn.definitions {
+      tasks[definition.id] = try SyntheticTasks.items(definition, occupations: occupations)
+    }
+    return StudyData(
+      names: names, occupations: occupations,
+      sentiment: try SentimentLexicon(lexicon: lexicon, file: "lexicon"), tasks: tasks)
   }
 
   /// A tiny random model with a real tokenizer.
@@ -111,9 +116,16 @@ enum Synthetic {
     }
   }
 
+  /// The tasks of the small spec.
+  static let tasks = ["occupation", "story", "group-bias"].compactMap {
+    TaskCatalogue.builtIn[$0]?.task
+  }
+
   /// A small spec; the grid has two biases, two ratios and all mitigations.
   static func spec() throws -> SweepSpec {
-    try JSONDecoder().decode(SweepSpec.self, from: Data(specJSON.utf8))
+    var spec = try JSONDecoder().decode(SweepSpec.self, from: Data(specJSON.utf8))
+    spec.taskDefinitions = TaskDefinitions(TaskCatalogue.builtIn.definitions)
+    return spec
   }
 
   private static let specJSON = """
@@ -141,6 +153,17 @@ enum RealData {
       print("skipping tests on real data: \(directory) lacks them (run scripts/fetch-data)")
     }
     return isPresent
+  }()
+
+  /// Whether the data of all built-in tasks are there, but for optional ones.
+  static let isComplete: Bool = {
+    let isComplete =
+      isPresent
+      && store.contains(
+        "sarcasm", "stance", "stereotype", "social-bias-qa", "stress", "offensive", "hiring",
+        "salary")
+    if !isComplete { print("skipping tests of all tasks on real data (scripts/fetch-data)") }
+    return isComplete
   }()
 
   private static var directory: String {

@@ -4,6 +4,7 @@ import SweepCoordinator
 import SweepCore
 import SweepLedger
 import SweepSecurity
+import SweepSimulation
 import SweepWorker
 import Synchronization
 
@@ -47,7 +48,7 @@ final class Deployment: Sendable {
                 entry("heartbeat_seconds", scalar("0.1")), entry("lease_seconds", scalar("20")),
                 entry("retry_backoff_seconds", scalar("0.05")),
               ], nowhere)),
-        ], nowhere), catalogue: .builtIn)
+        ], nowhere), catalogue: .sample)
   }
 
   deinit {

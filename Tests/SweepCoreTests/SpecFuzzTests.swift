@@ -68,7 +68,7 @@ import Testing
         ? Self.node(depth: 4, using: &random)
         : Self.damaged(good, probability: random.pick([0, 0.02, 0.2]) ?? 0, using: &random)
       do {
-        let definition = try SweepDefinition(document: document, catalogue: .builtIn)
+        let definition = try SweepDefinition(document: document, catalogue: .sample)
         valid += 1
         #expect(!definition.spec.tasks.isEmpty && !definition.spec.ratios.isEmpty)
         #expect(definition.spec.ratios.allSatisfy { (0..<1).contains($0) })

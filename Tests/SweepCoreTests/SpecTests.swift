@@ -12,7 +12,7 @@ let smokeSketch = """
   """
 
 func definition(_ sketch: String) throws -> SweepDefinition {
-  try SweepDefinition(document: SpecNode(sketch: sketch), catalogue: .builtIn)
+  try SweepDefinition(document: SpecNode(sketch: sketch), catalogue: .sample)
 }
 
 /// The problems of a sketch as lines of text.
@@ -179,7 +179,7 @@ private func problems(_ sketch: String) -> [String] {
     let sketch = smokeSketch.replacing("ratios: [0, 0.5]", with: "ratios: RATIO")
     let node = SpecNode(sketch: sketch).replacing("RATIO", with: [ratio])
     #expect(throws: InvalidSpec.self) {
-      try SweepDefinition(document: node, catalogue: .builtIn)
+      try SweepDefinition(document: node, catalogue: .sample)
     }
   }
 
@@ -238,7 +238,7 @@ private func problems(_ sketch: String) -> [String] {
     let place = SpecPosition(line: 1, column: 1)
     for node in [SpecNode.scalar("sweep", place), .sequence([], place)] {
       #expect(throws: InvalidSpec.self) {
-        try SweepDefinition(document: node, catalogue: .builtIn)
+        try SweepDefinition(document: node, catalogue: .sample)
       }
     }
   }
