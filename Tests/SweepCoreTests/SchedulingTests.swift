@@ -241,7 +241,7 @@ import Testing
 
   @Test func capacityQuestionsAreAnsweredTheSameWayTwice() throws {
     let definition = try SweepDefinition(
-      document: CapacityQuestion.syntheticSweep(trials: 400), catalogue: .builtIn)
+      document: CapacityQuestion.syntheticSweep(trials: 400), catalogue: .sample)
     var question = CapacityQuestion()
     question.workers = 20
     question.workerFailures = 1800
