@@ -141,7 +141,8 @@ let package = Package(
       name: "biassweep",
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepSecurity", "SweepLog", "SweepCoordinator",
-        "SweepWorker", "SweepSimulation", "TransformerKernels", "LanguageModel", "BiasStudy",
+        "SweepWorker", "SweepAnalysis", "SweepSimulation", "TransformerKernels", "LanguageModel",
+        "BiasStudy",
         "StudyDocuments", "SweepReport", arguments, logging, grpcCore, grpcTransport,
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],

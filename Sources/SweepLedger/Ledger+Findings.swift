@@ -7,30 +7,46 @@ extension Ledger {
   ///
   /// - Throws: `LedgerError`; the findings are then as they were.
   package func store(findings: [Finding]) throws {
-    try writing { database in
-      let recorded = Dictionary(
-        uniqueKeysWithValues: try Finding.fetchAll(database).map { ($0.id, $0) })
-      let wanted = Dictionary(findings.map { ($0.id, $0) }) { first, _ in first }
-      for id in recorded.keys.sorted() where wanted[id] == nil {
-        try database.cachedStatement(sql: "DELETE FROM finding WHERE id = ?")
-          .execute(arguments: [id])
-      }
-      let insert = try database.cachedStatement(
-        sql: """
-          INSERT OR REPLACE INTO finding (id, kind, task, metric, bias, ratio, mitigation, predictor,
-            role, estimate, standard_error, lower, upper, effect_size, p_value, p_adjusted, family,
-            seeds, items, note, inputs)
-          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-          """)
-      for (id, finding) in wanted.sorted(by: { $0.key < $1.key }) where recorded[id] != finding {
-        try insert.execute(arguments: [
-          id, finding.kind.rawValue, finding.task, finding.metric, finding.bias, finding.ratio,
-          finding.mitigation, finding.predictor, finding.role?.rawValue, finding.estimate,
-          finding.standardError, finding.lower, finding.upper, finding.effectSize, finding.pValue,
-          finding.adjustedPValue, finding.family, finding.seeds, finding.items, finding.note,
-          finding.inputs.description,
-        ])
-      }
+    try writing { try Self.store(findings, into: $0) }
+  }
+
+  private static func store(_ findings: [Finding], into database: Database) throws {
+    let recorded = Dictionary(
+      uniqueKeysWithValues: try Finding.fetchAll(database).map { ($0.id, $0) })
+    let wanted = Dictionary(findings.map { ($0.id, $0) }) { first, _ in first }
+    for id in recorded.keys.sorted() where wanted[id] == nil {
+      try database.cachedStatement(sql: "DELETE FROM finding WHERE id = ?")
+        .execute(arguments: [id])
+    }
+    let insert = try database.cachedStatement(
+      sql: """
+        INSERT OR REPLACE INTO finding (id, kind, task, metric, bias, ratio, mitigation, predictor,
+          role, estimate, standard_error, lower, upper, effect_size, p_value, p_adjusted, family,
+          seeds, items, note, inputs)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        """)
+    for (id, finding) in wanted.sorted(by: { $0.key < $1.key }) where recorded[id] != finding {
+      try insert.execute(arguments: [
+        id, finding.kind.rawValue, finding.task, finding.metric, finding.bias, finding.ratio,
+        finding.mitigation, finding.predictor, finding.role?.rawValue, finding.estimate,
+        finding.standardError, finding.lower, finding.upper, finding.effectSize, finding.pValue,
+        finding.adjustedPValue, finding.family, finding.seeds, finding.items, finding.note,
+        finding.inputs.description,
+      ])
+    }
+  }
+
+  /// Makes the recorded findings of a ledger that nobody has open these.
+  ///
+  /// - Throws: `LedgerError`; `inUse` while a coordinator has it.
+  package static func repair(path: String, findings: [Finding]) throws {
+    let lock = try LedgerLock(ledger: path)
+    defer { lock.release() }
+    try checkFormat(path: path)
+    let pool = try openPool(path: path)
+    try LedgerError.translating(path: path) {
+      try pool.write { try store(findings, into: $0) }
+      try pool.close()
     }
   }
 

@@ -49,7 +49,7 @@ package final class Ledger: Sendable {
   }
 
   /// Opens the file and brings its schema to this program's version.
-  private static func openPool(path: String) throws -> DatabasePool {
+  static func openPool(path: String) throws -> DatabasePool {
     try LedgerError.translating(path: path) {
       let pool = try DatabasePool(path: path, configuration: configuration)
       try LedgerSchema.migrator.migrate(pool)

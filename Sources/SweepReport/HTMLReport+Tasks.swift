@@ -91,7 +91,11 @@ struct MetricSection {
       return
     }
     // One scale for all panels of a metric, so that they compare.
-    let scale = LinearScale(covering: all.flatMap { [$0.minimum, $0.mean, $0.maximum] })
+    let scale = LinearScale(
+      covering: all.flatMap { cell in
+        [cell.minimum, cell.mean, cell.maximum]
+          + (cell.interval.map { [$0.lowerBound, $0.upperBound] } ?? [])
+      })
     panels = tables.enumerated().map { index, table in
       let plot = LinePlot(table, of: results, yScale: scale)
       return Panel(svg: plot.svg(id: "\(anchor)-p\(index + 1)"))
@@ -141,6 +145,7 @@ extension LinePlot {
 
 extension LinePlot.Point {
   init(_ cell: ResultTables.Cell) {
-    self.init(value: cell.mean, low: cell.minimum, high: cell.maximum)
+    let range = cell.interval ?? cell.minimum...cell.maximum
+    self.init(value: cell.mean, low: range.lowerBound, high: range.upperBound)
   }
 }

@@ -12,6 +12,7 @@ package enum HTMLReport {
     let library = MustacheLibrary(templates: [
       "metric": try template(PackageResources.metric_mustache),
       "facts": try template(PackageResources.facts_mustache),
+      "findings": try template(PackageResources.findings_mustache),
     ])
     return try template(PackageResources.report_mustache)
       .render(ReportPage(data, style: style), library: library)
@@ -52,6 +53,7 @@ private struct ReportPage {
   let legend: String
   let key: [LegendEntry]
   let mitigations: [NamedText]
+  let findings: FindingsSection
   let tasks: [TaskSection]
   let doses: [FactTable]
   let training: [FactTable]
@@ -138,6 +140,7 @@ private struct ReportPage {
       TaskSection(
         task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables)
     }
+    findings = FindingsSection(data)
     doses = Self.doseTables(data.facts.filter { $0.kind == "augmentation" })
     training = Self.trainingTables(data.facts.filter { $0.kind == "fine_tune" })
     omissions = data.omissions.map {

@@ -9,6 +9,8 @@ package struct ReportData: Sendable {
   package let tables: ResultTables
   package let resultDigest: ContentDigest
   package let facts: [ShardFact]
+  /// What the statistics made of the results when they were computed last.
+  package let findings: [Finding]
   package let omissions: [Omission]
   package let failures: [ShardFailure]
 
@@ -20,12 +22,19 @@ package struct ReportData: Sendable {
     package let trials: [String]
   }
 
+  /// Findings and results in GitHub-flavoured Markdown.
+  package func markdown() -> String {
+    "# \(sweep.name)\n\n" + FindingsSection.markdown(self) + "\n" + tables.markdown()
+  }
+
   /// - Throws: `LedgerError`.
   package init(reader: LedgerReader) throws {
     sweep = try reader.sweep()
     // Of the status, only the remaining time depends on the clock, and reports do not show it.
     status = try reader.status(now: sweep.createdAt)
-    tables = ResultTables(spec: sweep.spec, rows: try reader.gridResults())
+    findings = try reader.findings()
+    tables = ResultTables(
+      spec: sweep.spec, rows: try reader.gridResults(), findings: FindingTables(findings))
     resultDigest = try reader.resultDigest()
     facts = try reader.facts()
     failures = try reader.failures()

@@ -85,7 +85,7 @@ extension ResultTables {
 
   /// The tables in GitHub-flavoured Markdown, all metrics.
   package func markdown() -> String {
-    var text = "\(legend) \(NumberText.missing) stands for no result.\n"
+    var text = "## Results\n\n\(legend) \(NumberText.missing) stands for no result.\n"
     func row(_ cells: [String]) -> String {
       "| " + cells.map { $0.replacing("|", with: "\\|") }.joined(separator: " | ") + " |\n"
     }

@@ -10,6 +10,8 @@ package struct ResultTables: Sendable {
     package let minimum: Double
     package let maximum: Double
     package let seeds: Int
+    /// Of 95 %, over seeds and items; nil where nothing of the kind was computed.
+    package var interval: ClosedRange<Double>?
     /// Mean difference from ratio 0 over the seeds that have both; nil at ratio 0 and where no seed
     /// has both.
     package let change: Double?
@@ -35,8 +37,12 @@ package struct ResultTables: Sendable {
   /// By task, then metric in display order, then bias.
   package let tables: [Table]
 
-  /// - Parameter rows: results of the spec's grid points (`LedgerReader.gridResults()`).
-  package init(spec: SweepSpec, rows: [TrialResultRow]) {
+  /// - Parameters:
+  ///   - rows: results of the spec's grid points (`LedgerReader.gridResults()`).
+  ///   - findings: where the intervals of the cells come from.
+  package init(
+    spec: SweepSpec, rows: [TrialResultRow], findings: FindingTables = FindingTables([])
+  ) {
     tasks = spec.tasks
     biases = spec.biases.map(\.rawValue)
     let ratios = spec.ratios.sorted()
@@ -77,7 +83,13 @@ package struct ResultTables: Sendable {
             }
             let original = seeds(0)
             return ratios.map { ratio in
-              Cell(seeds(ratio), original: ratio == 0 ? [:] : original)
+              var cell = Cell(seeds(ratio), original: ratio == 0 ? [:] : original)
+              let level = findings.level(
+                task: task, metric: metric.name, bias: bias, ratio: ratio, mitigation: mitigation)
+              if let lower = level?.lower, let upper = level?.upper, lower <= upper {
+                cell?.interval = lower...upper
+              }
+              return cell
             }
           }
           tables.append(
@@ -116,6 +128,7 @@ extension ResultTables.Cell {
     mean = ordered.reduce(0) { $0 + $1.value } / Double(seeds)
     minimum = ordered.reduce(first) { min($0, $1.value) }
     maximum = ordered.reduce(first) { max($0, $1.value) }
+    interval = nil
     let differences = ordered.compactMap { seed, value in original[seed].map { value - $0 } }
     change = differences.isEmpty ? nil : differences.reduce(0, +) / Double(differences.count)
   }

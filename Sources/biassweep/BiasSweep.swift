@@ -41,6 +41,7 @@ struct BiasSweep: AsyncParsableCommand {
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
       ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, LedgerCommand.self,
+      VerifyCommand.self,
       TasksCommand.self, DoctorCommand.self, CertsCommand.self, WorkersCommand.self,
       ShardsCommand.self, AttemptsCommand.self, PauseCommand.self, ResumeCommand.self,
       DrainCommand.self, RetryCommand.self, PrioritiseCommand.self, CancelCommand.self,

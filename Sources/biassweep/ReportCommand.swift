@@ -14,10 +14,16 @@ struct ReportCommand: AsyncParsableCommand {
         biassweep report --ledger smoke.ledger
         biassweep report --ledger smoke.ledger --output results/smoke.html
         biassweep report --ledger smoke.ledger --format csv --output smoke.csv
+        biassweep report --ledger smoke.ledger --format csv --table findings --output findings.csv
+        biassweep report --ledger smoke.ledger --format latex --output inheritance.tex
       """)
 
   enum Format: String, CaseIterable, ExpressibleByArgument {
-    case html, markdown, csv, text
+    case html, markdown, csv, text, latex
+  }
+
+  enum Table: String, CaseIterable, ExpressibleByArgument {
+    case results, findings
   }
 
   @Option(help: "The sweep's ledger.")
@@ -25,6 +31,12 @@ struct ReportCommand: AsyncParsableCommand {
 
   @Option(help: "\(Format.allCases.map(\.rawValue).joined(separator: ", ")).")
   var format: Format = .html
+
+  @Option(
+    help: ArgumentHelp(
+      "What a CSV table holds: \(Table.allCases.map(\.rawValue).joined(separator: ", ")).",
+      valueName: "table"))
+  var table: Table = .results
 
   @Option(help: "The file to write; - for standard output. Default: beside the ledger.")
   var output: String?
@@ -34,11 +46,15 @@ struct ReportCommand: AsyncParsableCommand {
     let text =
       switch format {
       case .html: try HTMLReport.render(data)
-      case .markdown: data.tables.markdown()
-      case .csv: data.tables.csv()
+      case .markdown: data.markdown()
+      case .csv:
+        table == .results ? data.tables.csv() : FindingTables(data.findings).csv()
+      case .latex: FindingTables(data.findings).latex()
       case .text: data.tables.text(allMetrics: true)
       }
-    let fileExtension = [Format.html: "html", .markdown: "md", .csv: "csv", .text: "txt"][format]
+    let fileExtension = [
+      Format.html: "html", .markdown: "md", .csv: "csv", .text: "txt", .latex: "tex",
+    ][format]
     let path =
       output
       ?? (ledger as NSString).deletingPathExtension + ".\(fileExtension ?? format.rawValue)"

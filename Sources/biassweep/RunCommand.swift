@@ -94,23 +94,25 @@ struct RunCommand: AsyncParsableCommand {
 
     let (workers, trunk) = (self.workers, self.trunk)
     do {
-      _ = try await server.run { port in
-        let group = LocalWorkers(
-          count: workers,
-          // Whoever stops a local run does not want to wait for its shards; and credentials for
-          // other coordinators, which the environment may name, are of no use here.
-          arguments: [
-            "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)", "--grace", "0",
-            "--credentials", "",
-            "--keep-parameters", keepParameters.description, "--local-checkpoints",
-          ] + trunk.arguments,
-          logs: logs, logger: session.logger
-        ) { reason in
-          surrender.withLock { $0 = reason }
-          Task { await coordinator.stop(reason: reason) }
+      _ = try await session.reducing {
+        try await server.run { port in
+          let group = LocalWorkers(
+            count: workers,
+            // Whoever stops a local run does not want to wait for its shards; and credentials for
+            // other coordinators, which the environment may name, are of no use here.
+            arguments: [
+              "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)", "--grace", "0",
+              "--credentials", "",
+              "--keep-parameters", keepParameters.description, "--local-checkpoints",
+            ] + trunk.arguments,
+            logs: logs, logger: session.logger
+          ) { reason in
+            surrender.withLock { $0 = reason }
+            Task { await coordinator.stop(reason: reason) }
+          }
+          local.withLock { $0 = group }
+          if await !coordinator.isFinished { try group.start() }
         }
-        local.withLock { $0 = group }
-        if await !coordinator.isFinished { try group.start() }
       }
     } catch {
       progress.cancel()

@@ -15,6 +15,7 @@ struct SweepSession: Sendable {
   let artifacts: ArtifactStore
   let coordinator: Coordinator
   let logger: Logger
+  let reducer: Reducer
   private let started = Date()
 
   static let defaultCheckpointSpace = ByteSize(bytes: 20 << 30)
@@ -44,6 +45,7 @@ struct SweepSession: Sendable {
           + error.localizedDescription)
     }
     self.logger = logger
+    reducer = try Reducer(ledger: ledger, spec: definition.spec, logger: logger)
     coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, checkpoints: checkpoints,
       version: BiasSweep.version, keepLeases: keepLeases, revive: again.revive, logger: logger)
@@ -69,6 +71,20 @@ struct SweepSession: Sendable {
       case attempts, seconds
       case resultDigest = "result_digest"
     }
+  }
+
+  /// Keeps the findings up to date while `body` runs, and brings them to the last result after it.
+  func reducing<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
+    let (reducer, coordinator) = (self.reducer, self.coordinator)
+    let following = Task {
+      await reducer.follow { await coordinator.summary().trialsCompleted }
+    }
+    defer { following.cancel() }
+    let value = try await body()
+    following.cancel()
+    await following.value
+    try await reducer.reduce()
+    return value
   }
 
   /// Prints results and ends with the status that fits them.

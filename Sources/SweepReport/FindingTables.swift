@@ -1,0 +1,145 @@
+import SweepCore
+
+/// The findings of a sweep as tables for people: what they rest on stands beside each number.
+package struct FindingTables: Sendable {
+  package let findings: [Finding]
+  /// The tasks that cannot do what they are asked even without bias: their findings mean nothing.
+  package let withoutSkill: Set<String>
+  private let levels: [LevelKey: Finding]
+
+  package init(_ findings: [Finding]) {
+    self.findings = findings
+    let skills = findings.filter { $0.kind == .skill }
+    // A task has skill if one of its skill metrics shows it.
+    let able = Set(skills.filter { $0.note == nil }.compactMap(\.task))
+    withoutSkill = Set(skills.compactMap(\.task)).subtracting(able)
+    levels = Dictionary(
+      findings.filter { $0.kind == .level }.compactMap { finding in
+        guard let task = finding.task, let metric = finding.metric, let ratio = finding.ratio,
+          let mitigation = finding.mitigation
+        else { return nil }
+        return (
+          LevelKey(
+            task: task, metric: metric, bias: finding.bias, ratio: ratio, mitigation: mitigation),
+          finding
+        )
+      }
+    ) { first, _ in first }
+  }
+
+  package func of(_ kind: Finding.Kind, where matches: (Finding) -> Bool = { _ in true })
+    -> [Finding]
+  {
+    findings.filter { $0.kind == kind && matches($0) }
+  }
+
+  /// The level of a metric under a condition, with its interval.
+  package func level(
+    task: String, metric: String, bias: String?, ratio: Double, mitigation: String
+  ) -> Finding? {
+    levels[
+      LevelKey(
+        task: task, metric: metric, bias: ratio == 0 ? nil : bias, ratio: ratio,
+        mitigation: ratio == 0 ? "none" : mitigation)]
+  }
+
+  private struct LevelKey: Hashable {
+    let task: String
+    let metric: String
+    let bias: String?
+    let ratio: Double
+    let mitigation: String
+  }
+
+  // MARK: Text
+
+  static let columns = [
+    "kind", "task", "metric", "role", "bias", "ratio", "mitigation", "predictor", "estimate",
+    "standard_error", "lower", "upper", "effect_size", "p_value", "p_adjusted", "family", "seeds",
+    "items", "note",
+  ]
+
+  private static func fields(_ finding: Finding) -> [String] {
+    func number(_ value: Double?) -> String { value.map { "\($0)" } ?? "" }
+    return [
+      finding.kind.rawValue, finding.task ?? "", finding.metric ?? "",
+      finding.role?.rawValue ?? "", finding.bias ?? "", number(finding.ratio),
+      finding.mitigation ?? "", finding.predictor ?? "", number(finding.estimate),
+      number(finding.standardError), number(finding.lower), number(finding.upper),
+      number(finding.effectSize), number(finding.pValue), number(finding.adjustedPValue),
+      finding.family ?? "", "\(finding.seeds)", "\(finding.items)", finding.note ?? "",
+    ]
+  }
+
+  /// One line per finding (RFC 4180), numbers with all their digits.
+  package func csv() -> String {
+    func field(_ text: String) -> String {
+      text.contains(where: { ",\"\r\n".contains($0) })
+        ? "\"" + text.replacing("\"", with: "\"\"") + "\"" : text
+    }
+    return ([Self.columns] + findings.map(Self.fields))
+      .map { $0.map(field).joined(separator: ",") + "\r\n" }.joined()
+  }
+
+  /// Inheritance at the largest ratio without mitigation as a LaTeX table (booktabs).
+  package func latex() -> String {
+    func escaped(_ text: String) -> String {
+      text.reduce(into: "") { text, character in
+        if "&%$#_{}".contains(character) { text += "\\" }
+        text.append(character)
+      }
+    }
+    var text = """
+      % Inherited bias by task and bias type: estimate [95 % interval], Holm-adjusted p.
+      \\begin{tabular}{llrrrr}
+      \\toprule
+      task & bias type & $\\gamma$ & estimate & interval & $p$ \\\\
+      \\midrule
+
+      """
+    for finding in headlineInheritance(role: .bias) {
+      let interval =
+        finding.lower.flatMap { lower in
+          finding.upper.map { "[\(Self.ascii(lower)), \(Self.ascii($0))]" }
+        } ?? "--"
+      let cells = [
+        escaped(finding.task ?? ""), escaped(finding.bias ?? ""),
+        finding.ratio.map(NumberText.plain) ?? "", finding.estimate.map(Self.ascii) ?? "--",
+        interval,
+        finding.adjustedPValue.map(Self.ascii) ?? "--",
+      ]
+      text += cells.joined(separator: " & ") + " \\\\\n"
+    }
+    return text + "\\bottomrule\n\\end{tabular}\n"
+  }
+
+  private static func ascii(_ value: Double) -> String {
+    let text = NumberText.fixed(value).replacing("−", with: "-")
+    return "$\(text)$"
+  }
+
+  /// Inheritance without mitigation at the largest ratio that each condition has.
+  package func headlineInheritance(role: HeadlineRole) -> [Finding] {
+    let all = of(.inheritance) {
+      $0.role == role && $0.mitigation == "none"
+    }
+    let largest = all.compactMap(\.ratio).max()
+    return all.filter { $0.ratio == largest }
+  }
+}
+
+extension Finding {
+  /// The estimate with its interval, for tables.
+  var text: String {
+    guard let estimate else { return NumberText.missing }
+    var text = NumberText.signed(estimate)
+    if let lower, let upper {
+      text += " [\(NumberText.fixed(lower)), \(NumberText.fixed(upper))]"
+    }
+    return text
+  }
+
+  var adjustedText: String {
+    adjustedPValue.map { $0 < 0.001 ? "< 0.001" : NumberText.fixed($0) } ?? NumberText.missing
+  }
+}
