@@ -72,23 +72,32 @@ package struct MetricDescription: Hashable, Sendable {
     MetricDescription("valid_rate", "valid texts", "share", .description),
     MetricDescription("stories", "stories", "count", .description),
     MetricDescription("items", "items", "count", .description),
-  ]
-
-  /// The metrics that stand for a task: plotted, and printed at the end of a run.
-  private static let headlines: [String: [String]] = [
-    "occupation": ["macro_f1", "rms_tpr_gap", "twin_log_odds_gap"],
-    "group-bias": ["macro_f1", "equalized_odds_difference"],
-    "story": ["negative_share", "negative_share_culture_gap", "compound_culture_gap"],
+    MetricDescription("auroc", "area under the ROC curve", "0 to 1", .skill),
+    MetricDescription("similarity", "1 − JSD to real answers", "0 to 1", .skill),
+    MetricDescription("similarity_gap", "1 − JSD, gap between cultures", "0 to 1", .bias),
+    MetricDescription("s_amb", "BBQ bias, ambiguous", "−1 to 1", .signedBias),
+    MetricDescription("s_dis", "BBQ bias, disambiguated", "−1 to 1", .signedBias),
+    MetricDescription("stereotype_score", "stereotype preferred", "share", .signedBias),
+    MetricDescription("icat", "idealised CAT score", "0 to 100", .skill),
+    MetricDescription("log_gap", "log salary, men − women", "log units", .signedBias),
+    MetricDescription("parse_rate", "answers with a number", "share", .skill),
+    MetricDescription("rank_correlation", "rank correlation with pay", "−1 to 1", .skill),
+    MetricDescription("gender_log_odds", "log-odds of a man", "nats", .signedBias),
+    MetricDescription(
+      "demographic_parity_genders", "demographic parity difference, genders", "share", .bias),
+    MetricDescription("impact_ratio", "impact ratio", "0 to 1", .description),
+    MetricDescription("accuracy_gap", "accuracy, gap between groups", "share", .bias),
   ]
 
   private static let table = Dictionary(uniqueKeysWithValues: known.map { ($0.name, $0) })
   private static let rank = Dictionary(
     uniqueKeysWithValues: known.enumerated().map { ($0.element.name, $0.offset) })
 
-  /// Describes a task's metrics in display order: its headline metrics, then the other known ones,
-  /// then the rest by name.
-  package static func ordered(_ names: some Sequence<String>, task: String) -> [MetricDescription] {
-    let leading = headlines[task] ?? []
+  /// Describes a task's metrics in display order: those that lead, then the other known ones, then the
+  /// rest by name.
+  package static func ordered(
+    _ names: some Sequence<String>, leading: [String]
+  ) -> [MetricDescription] {
     func order(_ name: String) -> (Int, Int, String) {
       let place = rank[name] ?? base(of: name).flatMap { rank[$0.name] } ?? known.count
       return (leading.firstIndex(of: name) ?? leading.count, place, name)
@@ -96,10 +105,9 @@ package struct MetricDescription: Hashable, Sendable {
     return names.sorted { order($0) < order($1) }.map { MetricDescription(name: $0) }
   }
 
-  /// How many of `metrics`, which are in display order, lead a task's report: its headline metrics
-  /// that are there, otherwise the first.
-  package static func headlineCount(of metrics: [MetricDescription], task: String) -> Int {
-    let leading = headlines[task] ?? []
+  /// How many of `metrics`, which are in display order, lead a task's report: those of `leading` that
+  /// are there, otherwise the first.
+  package static func headlineCount(of metrics: [MetricDescription], leading: [String]) -> Int {
     let present = metrics.count { leading.contains($0.name) }
     return present > 0 ? present : min(1, metrics.count)
   }

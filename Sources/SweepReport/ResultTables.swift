@@ -70,8 +70,10 @@ package struct ResultTables: Sendable {
 
     var tables: [Table] = []
     for task in tasks {
-      let metrics = MetricDescription.ordered(metricNames[task] ?? [], task: task)
-      let headlines = MetricDescription.headlineCount(of: metrics, task: task)
+      // The metrics that stand for a task: plotted, and printed at the end of a run.
+      let leading = spec.taskDefinitions[task]?.headlines.map(\.metric) ?? []
+      let metrics = MetricDescription.ordered(metricNames[task] ?? [], leading: leading)
+      let headlines = MetricDescription.headlineCount(of: metrics, leading: leading)
       for (index, metric) in metrics.enumerated() {
         for bias in biases {
           let cells = mitigations.map { mitigation in

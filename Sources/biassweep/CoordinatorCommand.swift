@@ -97,15 +97,16 @@ struct CoordinatorCommand: AsyncParsableCommand {
     defer { reopener.cancel() }
     let host = self.host
     let addressFile = self.addressFile
-    _ = try await session.reducing {
-      try await server.run { port in
-        Console.error("listening on \(host):\(port)")
-        if let addressFile {
-          try Data("\(host):\(port)\n".utf8).write(
-            to: URL(fileURLWithPath: addressFile), options: .atomic)
-        }
+    let reducing = session.startReducing()
+    defer { reducing.cancel() }
+    _ = try await server.run { port in
+      Console.error("listening on \(host):\(port)")
+      if let addressFile {
+        try Data("\(host):\(port)\n".utf8).write(
+          to: URL(fileURLWithPath: addressFile), options: .atomic)
       }
     }
+    try await session.finish(reducing: reducing)
     try session.conclude(json: json, interrupted: interrupted.isSet)
   }
 }

@@ -94,26 +94,27 @@ struct RunCommand: AsyncParsableCommand {
 
     let (workers, trunk) = (self.workers, self.trunk)
     do {
-      _ = try await session.reducing {
-        try await server.run { port in
-          let group = LocalWorkers(
-            count: workers,
-            // Whoever stops a local run does not want to wait for its shards; and credentials for
-            // other coordinators, which the environment may name, are of no use here.
-            arguments: [
-              "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)", "--grace", "0",
-              "--credentials", "",
-              "--keep-parameters", keepParameters.description, "--local-checkpoints",
-            ] + trunk.arguments,
-            logs: logs, logger: session.logger
-          ) { reason in
-            surrender.withLock { $0 = reason }
-            Task { await coordinator.stop(reason: reason) }
-          }
-          local.withLock { $0 = group }
-          if await !coordinator.isFinished { try group.start() }
+      let reducing = session.startReducing()
+      defer { reducing.cancel() }
+      _ = try await server.run { port in
+        let group = LocalWorkers(
+          count: workers,
+          // Whoever stops a local run does not want to wait for its shards; and credentials for
+          // other coordinators, which the environment may name, are of no use here.
+          arguments: [
+            "--coordinator", "127.0.0.1:\(port)", "--threads", "\(threads)", "--grace", "0",
+            "--credentials", "",
+            "--keep-parameters", keepParameters.description, "--local-checkpoints",
+          ] + trunk.arguments,
+          logs: logs, logger: session.logger
+        ) { reason in
+          surrender.withLock { $0 = reason }
+          Task { await coordinator.stop(reason: reason) }
         }
+        local.withLock { $0 = group }
+        if await !coordinator.isFinished { try group.start() }
       }
+      try await session.finish(reducing: reducing)
     } catch {
       progress.cancel()
       await progress.value

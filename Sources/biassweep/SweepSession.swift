@@ -73,18 +73,17 @@ struct SweepSession: Sendable {
     }
   }
 
-  /// Keeps the findings up to date while `body` runs, and brings them to the last result after it.
-  func reducing<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
+  /// Keeps the findings up to date until `finish(reducing:)`.
+  func startReducing() -> Task<Void, Never> {
     let (reducer, coordinator) = (self.reducer, self.coordinator)
-    let following = Task {
-      await reducer.follow { await coordinator.summary().trialsCompleted }
-    }
-    defer { following.cancel() }
-    let value = try await body()
-    following.cancel()
-    await following.value
+    return Task { await reducer.follow { await coordinator.summary().trialsCompleted } }
+  }
+
+  /// Brings the findings to the last result.
+  func finish(reducing task: Task<Void, Never>) async throws {
+    task.cancel()
+    await task.value
     try await reducer.reduce()
-    return value
   }
 
   /// Prints results and ends with the status that fits them.
