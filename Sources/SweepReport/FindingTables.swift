@@ -130,9 +130,13 @@ package struct FindingTables: Sendable {
 
 extension Finding {
   /// The estimate with its interval, for tables.
-  var text: String {
-    guard let estimate else { return NumberText.missing }
-    var text = NumberText.signed(estimate)
+  var text: String { text(estimate.map { NumberText.signed($0) }) }
+
+  /// The same for a level, which has no sign to show.
+  var levelText: String { text(estimate.map { NumberText.fixed($0) }) }
+
+  private func text(_ number: String?) -> String {
+    guard var text = number else { return NumberText.missing }
     if let lower, let upper {
       text += " [\(NumberText.fixed(lower)), \(NumberText.fixed(upper))]"
     }

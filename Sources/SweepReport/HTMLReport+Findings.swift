@@ -46,7 +46,7 @@ struct FindingsSection {
     isEmpty = data.findings.isEmpty
     skills = findings.of(.skill).map { finding in
       SkillRow(
-        task: finding.task ?? "", metric: finding.metric ?? "", estimate: finding.text,
+        task: finding.task ?? "", metric: finding.metric ?? "", estimate: finding.levelText,
         verdict: finding.note ?? "above chance")
     }
     let tasks = spec.tasks
@@ -271,7 +271,7 @@ struct FindingsSection {
       \(spec.data.formatItems) format examples of each of its tasks, and |D_a| = γ/(1 − γ)·|D_o| items \
       were generated (generator “\(spec.augmentation.generator.rawValue)”, temperature \
       \(NumberText.plain(spec.augmentation.temperature)), top-k \(spec.augmentation.topK)) under \
-      \(spec.biases.count) conditions (\(list(spec.biases.map(\.rawValue)))) at γ ∈ {\(ratios)}, with \
+      \(spec.biases.count) condition\(spec.biases.count == 1 ? "" : "s") (\(list(spec.biases.map(\.rawValue)))) at γ ∈ {\(ratios)}, with \
       the mitigations \(list(spec.mitigations.map(\.rawValue))) (λ = \
       \(NumberText.plain(spec.mitigation.lossWeight))). LoRA of rank \(training.rank) and α = \
       \(NumberText.plain(training.alpha)) acted on \(list(training.targets.map(\.rawValue))) of \
