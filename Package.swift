@@ -46,6 +46,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
     .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+    .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
     .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
     .package(url: "https://github.com/grpc/grpc-swift-protobuf", from: "2.4.1"),
@@ -123,7 +124,10 @@ let package = Package(
       swiftSettings: strict + vectorSwift),
     .target(
       name: "BiasStudy",
-      dependencies: ["SweepCore", "LanguageModel", "TransformerKernels", crypto],
+      dependencies: [
+        "SweepCore", "LanguageModel", "TransformerKernels", "SweepStatistics", "RandomStreams",
+        crypto,
+      ],
       resources: [.embedInCode("Resources")], swiftSettings: strict),
 
     // The study's YAML documents: task files, presets, and those of users.
@@ -131,6 +135,16 @@ let package = Package(
       name: "StudyDocuments",
       dependencies: ["SweepCore", .product(name: "Yams", package: "Yams")],
       resources: [.embedInCode("Tasks"), .embedInCode("Presets")], swiftSettings: strict),
+    // Generators that are servers: all of the study's network code.
+    .target(
+      name: "ChatEndpoint",
+      dependencies: [
+        "BiasStudy", "SweepCore",
+        .product(name: "AsyncHTTPClient", package: "async-http-client"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
+      ],
+      swiftSettings: strict),
     .target(
       name: "SweepReport",
       dependencies: [
@@ -142,8 +156,8 @@ let package = Package(
       dependencies: [
         "SweepCore", "SweepLedger", "SweepRPC", "SweepSecurity", "SweepLog", "SweepCoordinator",
         "SweepWorker", "SweepAnalysis", "SweepSimulation", "TransformerKernels", "LanguageModel",
-        "BiasStudy",
-        "StudyDocuments", "SweepReport", arguments, logging, grpcCore, grpcTransport,
+        "BiasStudy", "StudyDocuments", "SweepReport", "ChatEndpoint", arguments, logging, grpcCore,
+        grpcTransport,
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
       swiftSettings: strict),
@@ -225,6 +239,15 @@ let package = Package(
         "BiasStudy", "StudyDocuments", "LanguageModel", "SweepCore", "TransformerKernels",
       ],
       resources: [.copy("Fixtures")], swiftSettings: strict),
+    .testTarget(
+      name: "ChatEndpointTests",
+      dependencies: [
+        "ChatEndpoint", "BiasStudy", "LanguageModel", "SweepCore",
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
+      ],
+      swiftSettings: strict),
     .testTarget(
       name: "SweepReportTests",
       dependencies: [

@@ -29,6 +29,9 @@ package struct AugmentedItem: Codable, Hashable, Sendable {
   package var attempts: Int
   /// Whether the text keeps the rules; if not, it is the last of all candidates.
   package var accepted: Bool
+  /// Everything that a server answered to make the item, as it came, in the order of asking; nil for
+  /// other generators.
+  package var answers: [String]?
 
   package init(
     index: Int, domain: Domain, bias: BiasType, request: String, user: String, answer: String,
@@ -55,7 +58,7 @@ package struct AugmentationSet: Hashable, Sendable {
   package let items: [AugmentedItem]
 
   package static let itemsMax = 1_000_000
-  package static let lineBytesMax = 1 << 16
+  package static let lineBytesMax = 1 << 21
 
   package init(items: [AugmentedItem]) {
     self.items = items

@@ -53,8 +53,9 @@ package struct CostEstimate: Hashable, Sendable {
     let variants = Set(
       spec.mitigations.map { mitigation in
         switch mitigation {
-        case .none, .loss: Mitigation.none
-        case .token, .mask: mitigation
+        // The D_a of token-decoding is an artifact of its own and counts as one.
+        case .none, .loss, .lossReweight, .tokenDecoding: Mitigation.none
+        case .token, .mask, .maskNeutral: mitigation
         }
       }
     ).count

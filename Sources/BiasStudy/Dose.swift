@@ -67,7 +67,7 @@ package enum Dose {
   }
 
   /// The generated text: in the user's text if the item asks for the occupation.
-  private static func text(of item: AugmentedItem) -> String {
+  static func text(of item: AugmentedItem) -> String {
     item.answer.hasPrefix(" ") ? item.user : item.answer
   }
 

@@ -115,10 +115,20 @@ struct GeneratedTexts: Hashable {
     var tokens: [Int32]
   }
 
+  /// What a server answered, as it came.
+  private struct Answer: Codable, Hashable {
+    var item: Int
+    /// What it is an answer to.
+    var part: String
+    var body: String
+  }
+
   private struct Document: Codable {
     var format: String
     var purpose: String
     var texts: [Text]
+    /// Nil in files of generators that run here.
+    var answers: [Answer]?
   }
 
   private struct Key: Hashable {
@@ -126,12 +136,24 @@ struct GeneratedTexts: Hashable {
     let attempt: Int
   }
 
+  private struct Part: Hashable {
+    let item: Int
+    let part: String
+  }
+
   private static let format = "biassweep-generation-1"
   private var tokens: [Key: [Int32]] = [:]
+  private var answers: [Part: String] = [:]
 
   init() {}
 
-  var count: Int { tokens.count }
+  var count: Int { tokens.count + answers.count }
+
+  /// What a server answered to a part of an item, if it did.
+  subscript(item: Int, part: String) -> String? {
+    get { answers[Part(item: item, part: part)] }
+    set { answers[Part(item: item, part: part)] = newValue }
+  }
 
   /// The text of an item's attempt, if it is finished.
   subscript(item: Int, attempt: Int) -> [Int32]? {
@@ -159,6 +181,7 @@ struct GeneratedTexts: Hashable {
       throw CheckpointError.foreign(path: path, ["purpose"])
     }
     for text in document.texts { self[text.item, text.attempt] = text.tokens }
+    for answer in document.answers ?? [] { self[answer.item, answer.part] = answer.body }
   }
 
   /// Replaces the file as a whole, durably.
@@ -167,7 +190,12 @@ struct GeneratedTexts: Hashable {
       .sorted { ($0.attempt, $0.item) < ($1.attempt, $1.item) }
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    let body = try encoder.encode(Document(format: Self.format, purpose: purpose, texts: texts))
+    let answers = answers.map { Answer(item: $0.key.item, part: $0.key.part, body: $0.value) }
+      .sorted { ($0.item, $0.part) < ($1.item, $1.part) }
+    let body = try encoder.encode(
+      Document(
+        format: Self.format, purpose: purpose, texts: texts,
+        answers: answers.isEmpty ? nil : answers))
     try DurableFile.replace(
       at: path, with: Data("\(ContentDigest(of: body))\n".utf8) + body)
   }

@@ -115,14 +115,17 @@ package final class ShardRunner {
 
   /// Makes the first `items` items of a D_a.
   ///
-  /// - Parameter checkpoint: where finished texts are kept, and continued from if they are there.
+  /// - Parameters:
+  ///   - chat: the generator of a sweep whose generator is a server.
+  ///   - checkpoint: where finished texts are kept, and continued from if they are there.
   /// - Returns: the set as JSON lines, and its facts: `items`, `tokens` (of all candidates, prompts
   ///   included), `candidates`, `rejection_rate` (share of candidates that broke a rule),
   ///   `kept_rejected` (items whose last candidate was kept although it did), and the doses (see
   ///   `Dose`).
   /// - Throws: `StudyError`; `StudyError.cancelled` if `shouldStop` said so.
   package func augment(
-    _ key: AugmentationKey, items count: Int, checkpoint: ShardCheckpoint? = nil,
+    _ key: AugmentationKey, items count: Int, chat: (any ChatCompletions)? = nil,
+    checkpoint: ShardCheckpoint? = nil,
     progress: (ShardProgress) -> Void, shouldStop: () -> Bool
   ) throws -> (jsonl: [UInt8], facts: [String: Double]) {
     try mappingCancellation {
@@ -151,16 +154,26 @@ package final class ShardRunner {
                   tokens: tokens, fraction: min(0.99, Double(tokens) / Double(max(1, expected))),
                   phase: "generating"))
             }, shouldStop: shouldStop)
-          let augmenter = Augmenter(
-            spec: spec, names: data.names, model: AdaptedModel(base: model, pool: pool),
-            base: model, encoder: encoder)
+          let writer: Augmenter.Writer
+          if spec.augmentation.generator == .endpoint {
+            guard let chat else { throw StudyError.noEndpoint }
+            writer = .chat(chat)
+          } else {
+            writer = .model(AdaptedModel(base: model, pool: pool), model, encoder)
+          }
+          let augmenter = Augmenter(spec: spec, names: data.names, writer: writer)
           return try augmenter.items(
             key, count: count, checkpoint: checkpoint, monitor: monitor)
         }
       }
+      let misaligned = try withoutActuallyEscaping(shouldStop) { shouldStop in
+        try self.misalignment(
+          key, items, Monitor(advance: { _ in }, shouldStop: shouldStop))
+      }
       let candidates = items.map(\.attempts).reduce(0, +)
       let accepted = items.count(where: \.accepted)
       var facts = Dose.measures(items, original: try originalData(key.domain))
+      facts.merge(misaligned) { dose, _ in dose }
       facts["items"] = Double(items.count)
       facts["tokens"] = Double(generated)
       facts["candidates"] = Double(candidates)
@@ -169,6 +182,26 @@ package final class ShardRunner {
       facts["kept_rejected"] = Double(items.count - accepted)
       return (try AugmentationSet(items: items).encoded(), facts)
     }
+  }
+
+  /// Facts of the base model and of a D_a beside D_o; see `Misalignment`.
+  private func misalignment(
+    _ key: AugmentationKey, _ items: [AugmentedItem], _ monitor: Monitor
+  ) throws -> [String: Double] {
+    let measures = Misalignment(
+      model: AdaptedModel(base: model, pool: pool), encoder: encoder, monitor: monitor)
+    var facts = try key.domain == .culture ? measures.values() : measures.groups()
+    if key.bias == .neutral, key.domain == .gender {
+      facts.merge(Misalignment.groups(inTextsOf: items)) { own, _ in own }
+    }
+    let representation = try measures.representation(
+      original: try originalData(key.domain).biasCarrying,
+      augmented: items.map { StudyItem(user: $0.user, answer: $0.answer) },
+      seed: StudyGenerator.seed([
+        "representation", "\(spec.augmentation.seed)", key.domain.rawValue, key.conditions,
+      ]))
+    facts.merge(representation) { own, _ in own }
+    return facts
   }
 
   // MARK: Fine-tuning
@@ -296,7 +329,7 @@ package final class ShardRunner {
       case .full: training.topLayers == nil ? .full : .upperLayers(from: lowest)
       }
     let mitigation = ItemMitigation(key.mitigation, settings: spec.mitigation, names: data.names)
-    return FineTuningOptions(
+    var options = FineTuningOptions(
       adapter: adapter, epochs: training.epochs, batchSize: training.batchSize,
       accumulationSteps: training.accumulation, learningRate: Float(training.learningRate),
       warmupFraction: Float(training.warmupFraction),
@@ -305,6 +338,8 @@ package final class ShardRunner {
       seed: StudyGenerator.seed(["fine-tune", key.domain.rawValue, "\(key.seed)"]),
       recomputesActivations: training.recompute, sharesPrefixes: sharing.contains(.trainingPrefixes)
     )
+    options.reweightingExponent = key.ratio == 0 ? 0 : Float(mitigation.reweightingExponent)
+    return options
   }
 
   /// What the model is asked for a task of the spec, for programs that do the same elsewhere; nil

@@ -22,6 +22,10 @@ package enum StudyError: Error, Equatable, CustomStringConvertible {
   case unknownTask(id: String)
   /// The generator wrote nothing usable for an item of augmented data.
   case nothingGenerated(item: Int, request: String, attempts: Int)
+  /// A chat model named no choice for the label of an item of augmented data.
+  case noLabel(item: Int, choices: [String], reply: String, attempts: Int)
+  /// The sweep's generator is a server, but this process has no connection to it.
+  case noEndpoint
   /// Augmented data are missing or fewer than the ratio needs.
   case tooFewAugmented(available: Int, needed: Int)
   /// The caller asked to stop.
@@ -57,6 +61,13 @@ package enum StudyError: Error, Equatable, CustomStringConvertible {
     case .nothingGenerated(let item, let request, let attempts):
       "The generator wrote no usable text for augmented item \(item) in \(attempts) attempts "
         + "(asked: \(request)). Use a stronger model, or raise augmentation.maximum_tokens."
+    case .noLabel(let item, let choices, let reply, let attempts):
+      "Asked for one of \"\(choices.joined(separator: "\", \""))\" as the label of augmented item "
+        + "\(item), the generator named none in \(attempts) attempts (its last reply: "
+        + "\"\(reply.prefix(80))\"). Use a stronger model."
+    case .noEndpoint:
+      "The sweep's generator is a server (augmentation.generator: endpoint), which this program "
+        + "does not connect to. Generate with `biassweep run` or `biassweep worker`."
     case .tooFewAugmented(let available, let needed):
       "The fine-tune needs \(needed) augmented items, but the artifact holds \(available). "
         + "The artifact belongs to another sweep; generate it again."

@@ -1,3 +1,5 @@
+import SweepCore
+
 /// Lists of words and phrases, matched whole and in any case.
 package struct WordList: Sendable {
   /// Words of each phrase by its first word, longest phrase first.
@@ -80,6 +82,20 @@ package enum WordLists {
   package static func genders(in text: String) -> Set<Gender> {
     Set(Gender.allCases.filter { (wordsOfGender[$0]?.count(in: text) ?? 0) > 0 })
   }
+
+  /// The lists as a spec has them.
+  package static let mitigationWords = MitigationWords(
+    masked: Set(
+      entries("gender.female") + entries("gender.male") + entries("pronoun") + entries("culture")
+    ).sorted(),
+    neutral: entries("neutral").sorted(),
+    equalised: [
+      Gender.allCases.map { gender in
+        entries("gender.\(gender.rawValue)")
+          + entries("pronoun").filter { Pronouns.gender(of: $0) == gender }
+      },
+      Culture.allCases.map { entries("culture.\($0.rawValue)") },
+    ].map { groups in groups.map { $0.joined(separator: " ") }.joined(separator: "|") })
 
   package static let cultureWords = WordList(entries("culture"))
   /// First names that are also ordinary words, and so are no sign of a person.

@@ -12,14 +12,18 @@ extension AdaptedModel {
     package var maximumTokens: Int
     /// Tokens that end a text. They are not part of the result.
     package var stopTokens: Set<Int32>
+    /// Sets of tokens whose sides get equal probability at each token.
+    package var balances: [TokenBalance]
 
     package init(
-      temperature: Float, topK: Int = 0, maximumTokens: Int, stopTokens: Set<Int32> = []
+      temperature: Float, topK: Int = 0, maximumTokens: Int, stopTokens: Set<Int32> = [],
+      balances: [TokenBalance] = []
     ) {
       self.temperature = temperature
       self.topK = topK
       self.maximumTokens = maximumTokens
       self.stopTokens = stopTokens
+      self.balances = balances
     }
 
     /// - Throws: `EvaluationError.invalidSampling`.
@@ -32,6 +36,15 @@ extension AdaptedModel {
       try check(temperature >= 0 && temperature.isFinite, "temperature", temperature, "0 or more")
       try check(topK >= 0, "top-k", topK, "0 or more")
       try check(maximumTokens >= 0, "maximum tokens", maximumTokens, "0 or more")
+    }
+
+    /// - Throws: `EvaluationError.invalidSampling`.
+    func validateBalances(vocabularySize: Int) throws {
+      for token in balances.flatMap(\.sides).joined()
+      where !(0..<vocabularySize).contains(Int(token)) {
+        throw EvaluationError.invalidSampling(
+          name: "balanced token", value: "\(token)", allowed: "0 up to \(vocabularySize - 1)")
+      }
     }
   }
 
@@ -55,6 +68,7 @@ extension AdaptedModel {
     finished: (_ index: Int, _ text: [Int32]) -> Void = { _, _ in }
   ) throws -> [[Int32]] {
     try options.validate()
+    try options.validateBalances(vocabularySize: base.configuration.vocabularySize)
     if prompts.count != seeds.count {
       throw EvaluationError.countMismatch(prompts: prompts.count, seeds: seeds.count)
     }
@@ -246,6 +260,9 @@ extension AdaptedModel {
     let ready = texts.indices.filter { texts[$0].row != nil }
     let draws = ready.map { texts[$0].random.uniform() }
     decoder.logits(of: ready.compactMap { texts[$0].row }) { range, logits in
+      for balance in options.balances {
+        for row in 0..<logits.rows { balance.apply(to: logits.base + row * logits.stride) }
+      }
       let chosen = pool.sampleTokens(
         logits, temperature: options.temperature, topK: options.topK,
         draws: Array(draws[range]))

@@ -275,7 +275,8 @@ package final class FineTuner {
     decoder.finish(rows: outputCount)
     var loss =
       decoder.crossEntropy(
-        targets, rows: outputCount, gradientScale: crossEntropyScale, into: sink)
+        targets, rows: outputCount, weights: targetWeights(sequences),
+        gradientScale: crossEntropyScale, into: sink)
       * Double(crossEntropyScale)
     if options.alignmentWeight > 0 {
       loss +=
@@ -304,6 +305,27 @@ package final class FineTuner {
     }
     for index in targets.rows.indices { targets.rows[index] = placeOfRow[targets.rows[index]] }
     return outputs
+  }
+
+  /// The weight of each of `targets`, now that the final hidden states are there; empty if all
+  /// are 1.
+  private func targetWeights(_ sequences: ArraySlice<TrainingSequence>) -> [Float] {
+    guard options.reweightingExponent > 0 else { return [] }
+    let losses = decoder.tokenLosses(targets)
+    var weights: [Float] = []
+    weights.reserveCapacity(losses.count)
+    for sequence in sequences {
+      let count = sequence.targetCount
+      let own = losses[weights.count..<weights.count + count]
+      let weight =
+        sequence.group == .original
+        ? 1
+        : LossReweighting.weight(
+          meanLoss: own.reduce(0, +) / Double(max(1, count)),
+          exponent: options.reweightingExponent)
+      weights += Array(repeating: weight, count: count)
+    }
+    return weights
   }
 
   private func pack(_ sequences: ArraySlice<TrainingSequence>) {

@@ -58,6 +58,7 @@ extension FineTuningOptions {
       "clip=\(gradientClip.map { "\($0.bitPattern)" } ?? "none")",
       "alignment=\(alignmentWeight.bitPattern)", "seed=\(seed)", "beta1=\(beta1.bitPattern)",
       "beta2=\(beta2.bitPattern)", "epsilon=\(epsilon.bitPattern)",
+      "reweighting=\(reweightingExponent.bitPattern)",
       "padding=\(paddingToken.map { "\($0)" } ?? "none")", "shares-prefixes=\(sharesPrefixes)",
     ].joined(separator: " ")
   }

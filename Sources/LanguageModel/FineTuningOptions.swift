@@ -51,6 +51,10 @@ package struct FineTuningOptions: Sendable, Hashable {
   package var gradientClip: Float?
   /// λ of the alignment term λ·‖m_original − m_augmented‖²; 0 leaves it out.
   package var alignmentWeight: Float
+  /// τ of the weights (1 − e^−ℓ)^τ of augmented items in the loss, ℓ being an item's mean
+  /// cross-entropy before the step: items that the model predicts well count less. 0 leaves all
+  /// weights at 1.
+  package var reweightingExponent: Float = 0
   /// Decides the start of the adapter and the order of the data.
   package var seed: UInt64
   package var beta1: Double
@@ -123,6 +127,9 @@ package struct FineTuningOptions: Sendable, Hashable {
     try check(
       alignmentWeight >= 0 && alignmentWeight.isFinite, "alignment weight", alignmentWeight,
       "0 or more")
+    try check(
+      reweightingExponent >= 0 && reweightingExponent.isFinite, "reweighting exponent",
+      reweightingExponent, "0 or more")
     try check((0..<1).contains(beta1), "beta1", beta1, "0 up to, not including, 1")
     try check((0..<1).contains(beta2), "beta2", beta2, "0 up to, not including, 1")
     try check(epsilon > 0, "epsilon", epsilon, "more than 0")

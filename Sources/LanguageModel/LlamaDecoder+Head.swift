@@ -43,11 +43,29 @@ extension LlamaDecoder {
       columns: configuration.hiddenSize)
   }
 
+  /// Cross-entropy of each of `targets`, in nats.
+  func tokenLosses(_ targets: PredictionTargets) -> [Double] {
+    var losses: [Double] = []
+    losses.reserveCapacity(targets.rows.count)
+    targets.tokens.withUnsafeBufferPointer { tokens in
+      logits(of: targets.rows) { range, logits in
+        guard let tokenBase = tokens.baseAddress else { return }
+        pool.crossEntropy(
+          logits, targets: tokenBase + range.lowerBound, losses: workspace.losses,
+          gradientScale: nil)
+        for position in 0..<range.count { losses.append(workspace.losses[position]) }
+      }
+    }
+    return losses
+  }
+
   /// Sum of the cross-entropies of `targets`, in nats. Unless `gradientScale` is nil, writes the
   /// gradient of this sum times the scale with respect to the final hidden states to
   /// `workspace.hiddenGradient`, and that of the head to `sink` if it is trained.
+  ///
+  /// - Parameter weights: of each target in the sum, constants in the gradient; empty for 1.
   func crossEntropy(
-    _ targets: PredictionTargets, rows: Int, gradientScale: Float? = nil,
+    _ targets: PredictionTargets, rows: Int, weights: [Float] = [], gradientScale: Float? = nil,
     into sink: GradientSink? = nil
   ) -> Double {
     let hidden = configuration.hiddenSize
@@ -61,8 +79,18 @@ extension LlamaDecoder {
         pool.crossEntropy(
           logits, targets: tokenBase + range.lowerBound, losses: workspace.losses,
           gradientScale: gradientScale)
-        for position in 0..<range.count { sum += workspace.losses[position] }
+        for position in 0..<range.count {
+          sum +=
+            weights.isEmpty
+            ? workspace.losses[position]
+            : Double(weights[range.lowerBound + position]) * workspace.losses[position]
+        }
         guard gradientScale != nil else { return }
+        for (position, weight) in zip(0..<range.count, weights.dropFirst(range.lowerBound))
+        where weight != 1 {
+          let row = logits.base + position * logits.stride
+          for column in 0..<logits.columns { row[column] *= weight }
+        }
         let gradient = Matrix(logits.base, rows: logits.rows, columns: logits.columns)
         let inputGradient = MutableMatrix(
           workspace.headInputGradient, rows: range.count, columns: hidden)

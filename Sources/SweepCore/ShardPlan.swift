@@ -2,10 +2,18 @@
 package struct AugmentationKey: Hashable, Sendable {
   package let domain: Domain
   package let bias: BiasType
+  /// Whether the generator's words for all groups get equal probability (`token-decoding`).
+  package let equalisesGroups: Bool
 
-  package init(domain: Domain, bias: BiasType) {
+  package init(domain: Domain, bias: BiasType, equalisesGroups: Bool = false) {
     self.domain = domain
     self.bias = bias
+    self.equalisesGroups = equalisesGroups
+  }
+
+  /// The coordinates without the domain, as they stand in identifiers.
+  package var conditions: String {
+    bias.rawValue + (equalisesGroups ? "/\(Mitigation.tokenDecoding.rawValue)" : "")
   }
 }
 
@@ -29,7 +37,12 @@ package struct TrainingKey: Hashable, Sendable {
   }
 
   package var augmentation: AugmentationKey? {
-    bias.map { AugmentationKey(domain: domain, bias: $0) }
+    bias.map { bias in
+      AugmentationKey(
+        domain: domain, bias: bias,
+        // Where nothing is generated there is nothing to decode.
+        equalisesGroups: mitigation == .tokenDecoding && bias != .sameSize)
+    }
   }
 
   /// The coordinates without the domain, as they stand in identifiers.
@@ -126,7 +139,7 @@ package struct ShardPlan: Sendable {
 
     func originalItems(_ domain: Domain) -> Int { spec.originalItems(domain, of: tasks) }
     func augmentationID(_ key: AugmentationKey) -> ShardID {
-      ShardID("augment/\(key.domain.rawValue)/\(key.bias.rawValue)")
+      ShardID("augment/\(key.domain.rawValue)/\(key.conditions)")
     }
 
     var augmentations: [Shard] = []

@@ -49,6 +49,16 @@ package enum Mitigation: String, Codable, CaseIterable, Sendable, Comparable {
   case mask
   /// A term of the loss pulls the mean representations of original and augmented items together.
   case loss
+  /// A variant of `token`: while augmented data are generated, words of all groups get equal
+  /// probability.
+  case tokenDecoding = "token-decoding"
+  /// A variant of `mask`: neutral words instead of the mask word.
+  case maskNeutral = "mask-neutral"
+  /// A variant of `loss`: augmented items that the model already predicts well count less.
+  case lossReweight = "loss-reweight"
+
+  /// The four forms that the study is about.
+  package static let study: [Mitigation] = [.none, .token, .mask, .loss]
 
   package static func < (left: Mitigation, right: Mitigation) -> Bool {
     left.rawValue < right.rawValue

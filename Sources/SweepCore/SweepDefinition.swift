@@ -1,3 +1,18 @@
+/// The study's word lists, as a spec has them; see `SweepSpec.MitigationSettings`.
+package struct MitigationWords: Sendable, Hashable {
+  package let masked: [String]?
+  package let neutral: [String]?
+  package let equalised: [String]?
+
+  package static let none = MitigationWords(masked: nil, neutral: nil, equalised: nil)
+
+  package init(masked: [String]?, neutral: [String]?, equalised: [String]?) {
+    self.masked = masked
+    self.neutral = neutral
+    self.equalised = equalised
+  }
+}
+
 /// A validated spec document: what the sweep is, how it is carried out, and its tasks.
 package struct SweepDefinition: Sendable {
   package let spec: SweepSpec
@@ -12,8 +27,11 @@ package struct SweepDefinition: Sendable {
 
   package var plan: ShardPlan { ShardPlan(spec: spec, tasks: tasks) }
 
+  /// - Parameter words: the lists that a spec which needs them and names none gets.
   /// - Throws: `InvalidSpec` with every problem of the document.
-  package init(document: SpecNode, catalogue: TaskCatalogue) throws(InvalidSpec) {
+  package init(
+    document: SpecNode, catalogue: TaskCatalogue, words: MitigationWords = .none
+  ) throws(InvalidSpec) {
     var root = SpecDecoder(document, path: "")
     let axisMax = Self.gridPointsMax
 
@@ -57,8 +75,17 @@ package struct SweepDefinition: Sendable {
     } else {
       section.forbid("strength", "is for `generator: template` only; remove it")
     }
+    let endpoint: SweepSpec.Augmentation.Endpoint?
+    if generator == .endpoint {
+      var server = section.section("endpoint")
+      endpoint = SweepSpec.Augmentation.Endpoint(reading: &server)
+      section.absorb(server)
+    } else {
+      section.forbid("endpoint", "is for `generator: endpoint` only; remove it")
+      endpoint = nil
+    }
     let augmentation = SweepSpec.Augmentation(
-      generator: generator, strength: strength,
+      generator: generator, endpoint: endpoint, strength: strength,
       temperature: section.number("temperature", "a number from 0 to 5", default: 0.7) {
         (0...5).contains($0)
       },
@@ -95,11 +122,68 @@ package struct SweepDefinition: Sendable {
     root.absorb(section)
 
     section = root.section("mitigation")
+    func wordList(
+      _ key: String, for mitigation: Mitigation, default words: [String]?, form: String,
+      where accepts: @escaping (String) -> Bool
+    ) -> [String]? {
+      guard mitigations.contains(mitigation) else {
+        section.forbid(
+          key, "is for the mitigation \(mitigation.rawValue), which the sweep does not have")
+        return nil
+      }
+      let expected = "words (\(form))"
+      // Without lists of the study the code that applies the mitigation has its own.
+      guard words != nil || section.has(key) else { return nil }
+      return section.list(key, of: expected, default: words, limit: 10_000) {
+        accepts($0) ? $0 : nil
+      }
+    }
+    func isPhrase(_ text: Substring) -> Bool {
+      !text.isEmpty && text.allSatisfy { $0.isLetter || $0.isNumber || "_-".contains($0) }
+    }
+    let maskedWords = wordList(
+      "masked_words", for: .mask, default: words.masked, form: "\"_\" joins those of a phrase"
+    ) { isPhrase($0[...]) }
+    let neutralWords = wordList(
+      "neutral_words", for: .maskNeutral, default: words.neutral, form: "as \"word=neutral\""
+    ) { text in
+      let sides = text.split(separator: "=", omittingEmptySubsequences: false)
+      return sides.count == 2 && isPhrase(sides[0])
+        && (1...2).contains(sides[1].split(separator: "/", omittingEmptySubsequences: false).count)
+        && sides[1].split(separator: "/", omittingEmptySubsequences: false).allSatisfy(isPhrase)
+    }
+    let equalisedWords = wordList(
+      "equalised_words", for: .tokenDecoding, default: words.equalised,
+      form: "of each group with spaces between them, \"|\" between groups"
+    ) { text in
+      let groups = text.split(separator: "|", omittingEmptySubsequences: false)
+      let all = groups.flatMap { $0.split(separator: " ") }
+      return groups.count >= 2 && groups.allSatisfy { $0.contains { $0 != " " } }
+        && all.allSatisfy(isPhrase) && Set(all).count == all.count
+    }
+    var reweightExponent: Double?
+    if mitigations.contains(.lossReweight) {
+      reweightExponent = section.number("reweight_exponent", "a number above 0", default: 1) {
+        $0 > 0
+      }
+    } else {
+      section.forbid(
+        "reweight_exponent",
+        "is for the mitigation loss-reweight, which the sweep does not have")
+    }
     let mitigation = SweepSpec.MitigationSettings(
       tokenPrefix: section.string(
         "token_prefix", default: "The following text may contain bias."),
       maskWord: section.string("mask_word", default: "[MASK]"),
-      lossWeight: section.number("loss_weight", "a number from 0", default: 0.1) { $0 >= 0 })
+      lossWeight: section.number("loss_weight", "a number from 0", default: 0.1) { $0 >= 0 },
+      maskedWords: maskedWords, neutralWords: neutralWords, equalisedWords: equalisedWords,
+      reweightExponent: reweightExponent)
+    if generator != .model, mitigations.contains(.tokenDecoding) {
+      root.report(
+        "mitigations",
+        "token-decoding acts on how the sweep's own model decodes, but augmentation.generator is "
+          + "\(generator.rawValue); remove one of the two")
+    }
     root.absorb(section)
 
     section = root.section("evaluation")
@@ -174,9 +258,43 @@ package struct SweepDefinition: Sendable {
       taskDefinitions: TaskDefinitions(definitions))
   }
 
+  /// Names of values, for messages.
   private static func names<Value: RawRepresentable & CaseIterable>(
     _ type: Value.Type
   ) -> String where Value.RawValue == String {
     Value.allCases.map(\.rawValue).joined(separator: ", ")
+  }
+}
+
+extension SweepSpec.Augmentation.Endpoint {
+  /// Reads the section `augmentation.endpoint`.
+  fileprivate init(reading section: inout SpecDecoder) {
+    let url = section.string("url")
+    let isWeb = url.hasPrefix("http://") || url.hasPrefix("https://")
+    if !url.isEmpty, !isWeb || url.contains(where: { $0.isWhitespace || "@?#".contains($0) }) {
+      section.report(
+        "url", "expected the URL of a server without user or query, such as http://host:8080/v1")
+    }
+    var variable: String?
+    if section.has("api_key_variable") {
+      let name = section.string("api_key_variable")
+      let isName = name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
+      if !isName || name.first?.isNumber == true {
+        section.report(
+          "api_key_variable",
+          "expected the name of an environment variable; the key itself never stands in a spec")
+      }
+      variable = name
+    }
+    self.init(
+      url: url.hasSuffix("/") ? String(url.dropLast()) : url, model: section.string("model"),
+      apiKeyVariable: variable,
+      concurrency: section.integer("concurrency", in: 1...256, default: 4),
+      requestsPerMinute: section.integer(
+        "requests_per_minute", in: 1...1_000_000, orNilFor: "unlimited", default: nil),
+      timeoutSeconds: section.number(
+        "timeout_seconds", "a number of seconds from 0.05 to 3600", default: 60
+      ) { (0.05...3600).contains($0) },
+      attempts: section.integer("attempts", in: 1...100, default: 6))
   }
 }

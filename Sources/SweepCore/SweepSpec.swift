@@ -63,8 +63,12 @@ package struct SweepSpec: Codable, Hashable, Sendable {
       /// No model: texts from templates, with a planted association between groups and what is said
       /// of them. The positive control.
       case template
+      /// A server that speaks OpenAI's chat completions protocol.
+      case endpoint
     }
     package var generator: Generator
+    /// Of `endpoint`; nil for other generators.
+    package var endpoint: Endpoint?
     /// Of `template`: 0 plants nothing, 1 the full stereotype; nil for other generators.
     package var strength: Double?
     package var temperature: Double
@@ -73,10 +77,49 @@ package struct SweepSpec: Codable, Hashable, Sendable {
     package var seed: UInt64
 
     enum CodingKeys: String, CodingKey {
-      case generator, strength, temperature
+      case generator, endpoint, strength, temperature
       case topK = "top_k"
       case maximumTokens = "maximum_tokens"
       case seed
+    }
+
+    /// A chat model on a server.
+    package struct Endpoint: Codable, Hashable, Sendable {
+      /// Up to and with "/v1".
+      package var url: String
+      package var model: String
+      /// Environment variable of each worker that holds the key; nil for servers that ask for none.
+      package var apiKeyVariable: String?
+      /// Requests at once, of each worker.
+      package var concurrency: Int
+      /// Of each worker; nil for any number.
+      package var requestsPerMinute: Int?
+      /// Time for one whole answer.
+      package var timeoutSeconds: Double
+      /// Tries of one request.
+      package var attempts: Int
+
+      package init(
+        url: String, model: String, apiKeyVariable: String? = nil, concurrency: Int = 4,
+        requestsPerMinute: Int? = nil, timeoutSeconds: Double = 60, attempts: Int = 6
+      ) {
+        self.url = url
+        self.model = model
+        self.apiKeyVariable = apiKeyVariable
+        self.concurrency = concurrency
+        self.requestsPerMinute = requestsPerMinute
+        self.timeoutSeconds = timeoutSeconds
+        self.attempts = attempts
+      }
+
+      enum CodingKeys: String, CodingKey {
+        case url, model
+        case apiKeyVariable = "api_key_variable"
+        case concurrency
+        case requestsPerMinute = "requests_per_minute"
+        case timeoutSeconds = "timeout_seconds"
+        case attempts
+      }
     }
 
     /// Whether a language model writes the D_a of a key.
@@ -147,11 +190,27 @@ package struct SweepSpec: Codable, Hashable, Sendable {
     package var maskWord: String
     /// λ of the alignment term under `loss`.
     package var lossWeight: Double
+    /// Words that `mask` replaces, besides names; "_" joins the words of a phrase. Nil without
+    /// `mask`.
+    package var maskedWords: [String]?
+    /// What `mask-neutral` replaces, as "word=neutral word", "_" joining the words of phrases; two
+    /// neutral words joined by "/" are the possessive and the object form. Nil without
+    /// `mask-neutral`.
+    package var neutralWords: [String]?
+    /// What `token-decoding` makes equally probable: lists of the words of groups, "|" between
+    /// groups and spaces between words. Nil without `token-decoding`.
+    package var equalisedWords: [String]?
+    /// τ of `loss-reweight`, whose weights are (1 − e^−ℓ)^τ; nil without it.
+    package var reweightExponent: Double?
 
     enum CodingKeys: String, CodingKey {
       case tokenPrefix = "token_prefix"
       case maskWord = "mask_word"
       case lossWeight = "loss_weight"
+      case maskedWords = "masked_words"
+      case neutralWords = "neutral_words"
+      case equalisedWords = "equalised_words"
+      case reweightExponent = "reweight_exponent"
     }
   }
 

@@ -271,6 +271,12 @@ extension Mitigation {
   fileprivate func explanation(_ settings: SweepSpec.MitigationSettings) -> String {
     switch self {
     case .none: "augmented items are used as they are"
+    case .tokenDecoding:
+      "words of all groups are equally probable while augmented data are generated"
+    case .maskNeutral: "neutral words replace names, pronouns, gender and culture words"
+    case .lossReweight:
+      "augmented items of mean loss ℓ weigh (1 − e^−ℓ)^τ in the loss, τ = "
+        + "\(NumberText.plain(settings.reweightExponent ?? 1))"
     case .token: "augmented items begin with “\(settings.tokenPrefix)”, outside the loss"
     case .mask:
       "names, pronouns, group and culture words of augmented items become \(settings.maskWord)"

@@ -28,6 +28,7 @@ struct BiasSweep: AsyncParsableCommand {
         biassweep status --ledger mine.ledger         where it stands, also while it runs
         biassweep report --ledger mine.ledger         the results as one HTML file
         biassweep export --ledger mine.ledger         kept adapters, for PEFT and transformers
+        biassweep augmentations --ledger mine.ledger  generated data with their dose
 
       For several machines: `certs` makes credentials, `coordinator` and `worker` run a sweep, \
       `workers`, `shards`, `attempts`, `pause`, `resume`, `drain`, `retry` and `cancel` look at it \
@@ -40,8 +41,8 @@ struct BiasSweep: AsyncParsableCommand {
     version: version,
     subcommands: [
       RunCommand.self, PlanCommand.self, StatusCommand.self, ReportCommand.self,
-      ExportCommand.self, CoordinatorCommand.self, WorkerCommand.self, LedgerCommand.self,
-      VerifyCommand.self,
+      ExportCommand.self, AugmentationsCommand.self, CoordinatorCommand.self, WorkerCommand.self,
+      LedgerCommand.self, VerifyCommand.self,
       TasksCommand.self, DoctorCommand.self, CertsCommand.self, WorkersCommand.self,
       ShardsCommand.self, AttemptsCommand.self, PauseCommand.self, ResumeCommand.self,
       DrainCommand.self, RetryCommand.self, PrioritiseCommand.self, CancelCommand.self,

@@ -1,4 +1,5 @@
 import BiasStudy
+import ChatEndpoint
 import Foundation
 import LanguageModel
 import Logging
@@ -17,6 +18,7 @@ final class StudyExecutor: Sendable {
   private let runners = Mutex<[Runner]>([])
   /// Fine-tunes whose parameters are kept; known once the spec is.
   private let keptShards = Mutex<Set<ShardID>>([])
+  private let endpoint = Mutex<SweepSpec.Augmentation.Endpoint?>(nil)
   /// Version and spec: a checkpoint of others is not continued from.
   private let work = Mutex("")
 
@@ -54,6 +56,9 @@ final class StudyExecutor: Sendable {
     let trunkCache = ShardRunner.trunkCache(store: trunkStore)
     let store = try inputs.dataStore(from: source)
     let digest = try spec.digest()
+    endpoint.withLock { $0 = spec.augmentation.endpoint }
+    // A missing key is known before the first shard.
+    _ = try chat()
     work.withLock { $0 = "BiasSweep \(BiasSweep.version) \(digest)" }
     let loaded = try (0..<slots).map { _ in
       Runner(
@@ -93,7 +98,7 @@ final class StudyExecutor: Sendable {
       switch assignment.shard.work {
       case .augmentation(let key, let items):
         let (jsonl, facts) = try runner.runner.augment(
-          key, items: items, checkpoint: checkpoint, progress: progress,
+          key, items: items, chat: try chat(), checkpoint: checkpoint, progress: progress,
           shouldStop: { control.isCancelled })
         return ShardProduct(artifact: jsonl, facts: facts)
       case .fineTune(let key, _):
@@ -111,6 +116,13 @@ final class StudyExecutor: Sendable {
       }
     } catch StudyError.cancelled {
       throw CancellationError()
+    }
+  }
+
+  /// The server that writes D_a, if one does.
+  private func chat() throws -> ChatEndpoint? {
+    try endpoint.withLock { $0 }.map {
+      try ChatEndpoint(settings: $0, environment: ProcessInfo.processInfo.environment)
     }
   }
 

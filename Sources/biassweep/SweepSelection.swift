@@ -1,4 +1,5 @@
 import ArgumentParser
+import BiasStudy
 import Foundation
 import StudyDocuments
 import SweepCore
@@ -22,7 +23,9 @@ struct SweepSelection: ParsableArguments {
   /// - Throws: `InvalidSpec` with every problem, or `UsageError` when there is no such file;
   ///   `InvalidTaskFile` and `TaskLibraryError` for `--tasks`.
   func definition() throws -> SweepDefinition {
-    try SweepDefinition(document: document(), catalogue: taskSelection.catalogue())
+    try SweepDefinition(
+      document: document(), catalogue: taskSelection.catalogue(),
+      words: WordLists.mitigationWords)
   }
 
   private static let specBytesMax = 1 << 20

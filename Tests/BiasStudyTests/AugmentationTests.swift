@@ -178,7 +178,8 @@ struct AugmentationTests {
     #expect(problem(Array(wrong.utf8))?.1.contains("domain") == true)
     let empty = text.replacing("She left.", with: "")
     #expect(problem(Array(empty.utf8))?.1.contains("empty") == true)
-    let long = text.replacing("She left.", with: String(repeating: "x", count: 70_000))
+    let long = text.replacing(
+      "She left.", with: String(repeating: "x", count: AugmentationSet.lineBytesMax))
     #expect(problem(Array(long.utf8))?.1.contains("the limit") == true)
   }
 
@@ -204,14 +205,18 @@ struct AugmentationTests {
 
   @Test func noneAndLossLeaveItemsAsTheyAre() throws {
     let item = item()
-    for mitigation in [Mitigation.none, .loss] {
+    for mitigation in [Mitigation.none, .loss, .lossReweight, .tokenDecoding] {
       #expect(try mitigate(mitigation, item) == StudyItem(user: item.user, answer: item.answer))
     }
     let settings = try Synthetic.spec().mitigation
     let weights = Mitigation.allCases.map {
       ItemMitigation($0, settings: settings, names: Synthetic.names).alignmentWeight
     }
-    #expect(weights == [0, 0, 0, 0.1])
+    #expect(weights == [0, 0, 0, 0.1, 0, 0, 0])
+    let exponents = Mitigation.allCases.map {
+      ItemMitigation($0, settings: settings, names: Synthetic.names).reweightingExponent
+    }
+    #expect(exponents == [0, 0, 0, 0, 0, 0, 1])
   }
 
   @Test func tokenPutsItsPrefixBeforeTheUserTextOnly() throws {
@@ -232,6 +237,79 @@ struct AugmentationTests {
       .mask, item(user: text, answer: text, people: [Person(name: "Zoë")]))
     #expect(found.user == expected)
     #expect(found.answer == expected)
+  }
+
+  @Test func neutralWordsTakeThePlacesOfTheListedOnes() throws {
+    let text =
+      "Pilar, HER mother and O'Hara, an old Saudi-Arabian woman from Hong Kong, met him. She saw "
+      + "her, and his father's book; theory and May will stay."
+    let expected =
+      "someone, THEIR parent and O'Hara, an old local person from a country, met them. They saw "
+      + "them, and their parent's book; theory and May will stay."
+    let found = try mitigate(.maskNeutral, item(user: text, answer: text))
+    #expect(found.user == expected)
+    #expect(found.answer == expected)
+    let named = try mitigate(
+      .maskNeutral,
+      item(user: "Zoë of Egypt", answer: "Egypt's", people: [Person(country: "Egypt", name: "Zoë")])
+    )
+    #expect(named.user == "someone of a country" && named.answer == "a country's")
+  }
+
+  /// Every word that is masked has a neutral one, and neutral ones are not themselves on the list.
+  @Test func neutralWordsCoverTheMaskedOnes() throws {
+    let words = WordLists.mitigationWords
+    let masked = try #require(words.masked)
+    let neutral = try #require(words.neutral)
+    let pairs = neutral.map { $0.split(separator: "=").map(String.init) }
+    #expect(pairs.map { $0[0] }.sorted() == masked && Set(masked).count == masked.count)
+    let list = WordList(masked)
+    for pair in pairs {
+      for form in pair[1].split(separator: "/") {
+        let text = String(form).replacing("_", with: " ")
+        #expect(list.count(in: text) == 0, "\(text)")
+      }
+    }
+    // What a spec with these lists gets is what a spec without any does.
+    let text = "The Egyptian woman met Pilar and her sons in Hong Kong."
+    var settings = try Synthetic.spec().mitigation
+    settings.maskedWords = words.masked
+    settings.neutralWords = words.neutral
+    for mitigation in [Mitigation.mask, .maskNeutral] {
+      let listed = ItemMitigation(mitigation, settings: settings, names: Synthetic.names)
+        .apply(to: item(user: text))
+      #expect(listed == (try mitigate(mitigation, item(user: text))))
+    }
+  }
+
+  @Test func aSpecsOwnListsAreTheOnesThatCount() throws {
+    var settings = try Synthetic.spec().mitigation
+    settings.maskedWords = ["nurse", "very_kind"]
+    settings.neutralWords = ["nurse=worker", "very_kind=so"]
+    let text = "The Nurse and her mother are very kind to nurses; kind, very."
+    func words(_ mitigation: Mitigation) -> String {
+      ItemMitigation(mitigation, settings: settings, names: Synthetic.names)
+        .apply(to: item(user: text)).user
+    }
+    #expect(words(.mask) == "The [MASK] and her mother are [MASK] to nurses; kind, very.")
+    #expect(words(.maskNeutral) == "The Worker and her mother are so to nurses; kind, very.")
+  }
+
+  @Test func balancedTokensAreWholeWordsOfTheirGroups() throws {
+    let tokenizer = try Synthetic.model().tokenizer
+    var settings = try Synthetic.spec().mitigation
+    settings.equalisedWords = ["she her|he him his"]
+    let balances = GroupBalance.balances(settings, tokenizer: tokenizer)
+    for balance in balances {
+      for (side, words) in zip(balance.sides, [["she", "her"], ["he", "him", "his"]]) {
+        #expect(!side.isEmpty)
+        for token in side {
+          let word = tokenizer.decode([token]).trimmingCharacters(in: .whitespaces)
+          #expect(words.contains(word.lowercased()), "\(word)")
+        }
+      }
+    }
+    #expect(balances.count <= 1)
   }
 
   @Test func maskLeavesNoListedWordInAnyRequestsItem() throws {

@@ -141,6 +141,7 @@ import TransformerKernels
       { $0.adapter = .upperLayers(from: 2) }, { $0.epochs = 3 }, { $0.batchSize = 5 },
       { $0.accumulationSteps = 2 }, { $0.learningRate = 4e-3 }, { $0.warmupFraction = 0.3 },
       { $0.weightDecay = 0.5 }, { $0.gradientClip = nil }, { $0.alignmentWeight = 1 },
+      { $0.reweightingExponent = 1 },
       { $0.seed = 12 }, { $0.beta1 = 0.5 }, { $0.beta2 = 0.5 }, { $0.epsilon = 1e-3 },
       { $0.paddingToken = 1 }, { $0.sharesPrefixes = false },
       { $0.change { $0.rank = 4 } }, { $0.change { $0.alpha = 8 } },

@@ -122,6 +122,65 @@ import Testing
     #expect(BiasType.study.count == 6 && !BiasType.study.contains(where: \.isControl))
   }
 
+  @Test func decodingWithoutPreferenceMakesDataOfItsOwn() throws {
+    let sketch = smokeSketch.replacing("[none, token, mask, loss]", with: "[none, token-decoding]")
+    let plan = try definition(
+      sketch.replacing("contrastive-single-explicit]", with: "same-size]")
+    ).plan
+    let sets = Set(plan.shards.filter(\.trials.isEmpty).map(\.id.description))
+    #expect(
+      sets == [
+        "augment/gender/contextual-single-explicit", "augment/gender/same-size",
+        "augment/gender/contextual-single-explicit/token-decoding",
+        "augment/culture/contextual-single-explicit", "augment/culture/same-size",
+        "augment/culture/contextual-single-explicit/token-decoding",
+      ])
+    for shard in plan.shards {
+      guard case .fineTune(let key, _) = shard.work, key.bias == .contextualSingleExplicit else {
+        continue
+      }
+      #expect(
+        shard.dependency?.description.hasSuffix("/token-decoding")
+          == (key.mitigation == .tokenDecoding))
+    }
+    let planted = sketch + "\naugmentation:\n  generator: template"
+    #expect(throws: InvalidSpec.self) { try definition(planted) }
+  }
+
+  @Test func wordListsStandInTheSpecWhereTheyAreUsed() throws {
+    let words = MitigationWords(
+      masked: ["he", "she"], neutral: ["he=they"], equalised: ["he|she"])
+    func settings(_ sketch: String) throws -> SweepSpec.MitigationSettings {
+      try SweepDefinition(
+        document: SpecNode(sketch: sketch), catalogue: .builtIn, words: words
+      ).spec.mitigation
+    }
+    let usual = try settings(smokeSketch)
+    #expect(usual.maskedWords == ["he", "she"] && usual.neutralWords == nil)
+    #expect(usual.equalisedWords == nil && usual.reweightExponent == nil)
+    let variants = smokeSketch.replacing(
+      "[none, token, mask, loss]", with: "[token-decoding, mask-neutral, loss-reweight]")
+    let other = try settings(variants)
+    #expect(other.maskedWords == nil && other.neutralWords == ["he=they"])
+    #expect(other.equalisedWords == ["he|she"] && other.reweightExponent == 1)
+    let own = try settings(
+      variants + "\nmitigation:\n  neutral_words: [her=their/them, middle_east=a_region]"
+        + "\n  equalised_words: [he him|she her|they]\n  reweight_exponent: 2.5")
+    #expect(own.neutralWords == ["her=their/them", "middle_east=a_region"])
+    #expect(own.equalisedWords == ["he him|she her|they"] && own.reweightExponent == 2.5)
+    for wrong in [
+      smokeSketch + "\nmitigation:\n  neutral_words: [he=they]",
+      smokeSketch + "\nmitigation:\n  reweight_exponent: 1",
+      smokeSketch + "\nmitigation:\n  masked_words: [a b]",
+      variants + "\nmitigation:\n  neutral_words: [he]",
+      variants + "\nmitigation:\n  neutral_words: [he=a/b/c]",
+      variants + "\nmitigation:\n  equalised_words: [he she]",
+      variants + "\nmitigation:\n  equalised_words: [he|he]",
+    ] {
+      #expect(throws: InvalidSpec.self) { try settings(wrong) }
+    }
+  }
+
   @Test func strengthIsForTheTemplateGeneratorOnly() throws {
     let planted = smokeSketch + "\naugmentation:\n  generator: template"
     #expect(try definition(planted).spec.augmentation.strength == 1)

@@ -79,6 +79,21 @@ struct LedgerAppendTests {
     #expect(kept[0].bias == key.bias?.rawValue && kept[0].mitigation == key.mitigation.rawValue)
   }
 
+  @Test func augmentedDataAreListedWithTheirFacts() throws {
+    let ledger = try sample.ledger(path)
+    let sets = sample.plan.shards.indices.filter { sample.plan.shards[$0].trials.isEmpty }
+    try ledger.append(sample.opening + sample.completion(of: sets[0]), now: 2_000)
+    let records = try LedgerReader(path: path).augmentations()
+    #expect(records.map(\.id) == sets.map { sample.plan.shards[$0].id.description })
+    #expect(records.map(\.state) == ["completed"] + sets.dropFirst().map { _ in "queued" })
+    let id = sample.plan.shards[sets[0]].id.description
+    #expect(records[0].artifact == ContentDigest(of: id.utf8).description)
+    #expect(
+      records[0].facts
+        == ["items": 60, "rejection_rate": SampleSweep.value(of: id), "work_seconds": 1])
+    #expect(records.dropFirst().allSatisfy { $0.artifact == nil && $0.facts.isEmpty })
+  }
+
   /// What is written by hand must read as the general encoder writes it.
   @Test func payloadsAreWhatTheEncoderWrites() throws {
     let ledger = try sample.ledger(path)
