@@ -122,6 +122,41 @@ void tk_expand_panel(tk_encoding encoding, ptrdiff_t k, const void *panel, float
   }
 }
 
+// Rows up to which expanding costs about as much as multiplying does, and products of a panel that are
+// then expanded at a time: they and the rows stay in the first-level cache.
+enum { FEW_ROWS = 48, FEW_PRODUCTS = 192 };
+
+// The product for few rows. A chain is cut in pieces, its sums are kept aside between them.
+static void multiply_few(const Kernel *tile, const CompressedKernel *kern, ptrdiff_t m, ptrdiff_t n,
+                         ptrdiff_t k, const float *a, ptrdiff_t lda, tk_encoding encoding,
+                         const uint8_t *panels, size_t panel_size, float *c, ptrdiff_t ldc,
+                         int accumulate, float *scratch) {
+  const int width = tile->width;
+  float *sums = scratch + FEW_PRODUCTS * width;
+  for (ptrdiff_t j = 0; j < n; j += width) {
+    ptrdiff_t columns = MIN(n - j, width);
+    const uint8_t *panel = panels + (size_t)(j / WIDTH) * panel_size;
+    for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
+      ptrdiff_t chain = MIN(k - p, TK_GEMM_CHAIN);
+      for (ptrdiff_t s = 0; s < chain; s += FEW_PRODUCTS) {
+        ptrdiff_t products = MIN(chain - s, FEW_PRODUCTS);
+        kern->expand(encoding, products, panel + tk_compressed_panel_size(encoding, p + s),
+                     j % WIDTH, scratch);
+        tk_multiply_chain(tile, m, width, products, a + p + s, lda, 0, NULL, scratch, 0, width, sums,
+                          width, s == 0 ? TILE_REPLACES : TILE_CONTINUES);
+      }
+      for (ptrdiff_t i = 0; i < m; i++) {
+        float *to = c + i * ldc + j;
+        const float *from = sums + i * width;
+        if (p == 0 && !accumulate)
+          memcpy(to, from, sizeof(float) * (size_t)columns);
+        else
+          for (ptrdiff_t q = 0; q < columns; q++) to[q] += from[q];
+      }
+    }
+  }
+}
+
 // `tile` multiplies with expanded panels.
 static void multiply(const Kernel *tile, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
                      const float *a, ptrdiff_t lda, tk_encoding encoding, const uint8_t *panels,
@@ -133,7 +168,12 @@ static void multiply(const Kernel *tile, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
 #endif
   const int width = tile->width;
   const size_t panel_size = tk_compressed_panel_size(encoding, k);
-  // With few rows, one panel after the other runs through the registers; with many, as many as
+  if (m > kern.direct_rows && m <= FEW_ROWS) {
+    multiply_few(tile, &kern, m, n, k, a, lda, encoding, panels, panel_size, c, ldc, accumulate,
+                 scratch);
+    return;
+  }
+  // With the fewest rows, one panel after the other runs through the registers; with many, as many as
   // the second-level cache holds are expanded to memory.
   const ptrdiff_t block = m > kern.direct_rows   ? TK_GEMM_COLUMNS
                           : m > kern.paired_rows ? width
@@ -186,19 +226,27 @@ static void multiply_transposed(const Kernel *tile, ptrdiff_t m, ptrdiff_t n, pt
   const size_t panel_size = tk_compressed_panel_size(encoding, panel_columns);
   ptrdiff_t blocks = (n + TK_GEMM_COLUMNS - 1) / TK_GEMM_COLUMNS;
   ptrdiff_t most = ((n + blocks - 1) / blocks + WIDTH - 1) / WIDTH * WIDTH;
-  for (ptrdiff_t j = 0; j < n; j += most) {
-    ptrdiff_t columns = MIN(n - j, most);
-    for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
-      ptrdiff_t chain = MIN(k - p, TK_GEMM_CHAIN), distance = width * chain;
+  const size_t prefetched = tk_compressed_panel_size(encoding, BLOCK);
+  // Chains outside: the rows' part of a chain stays in the second-level cache for all columns, and the
+  // panels are read as they lie.
+  for (ptrdiff_t p = 0; p < k; p += TK_GEMM_CHAIN) {
+    ptrdiff_t chain = MIN(k - p, TK_GEMM_CHAIN), distance = width * chain;
+    for (ptrdiff_t j = 0; j < n; j += most) {
+      ptrdiff_t columns = MIN(n - j, most);
       // Columns beyond the last are computed with what stands there, and not stored.
       if (columns % width)
         memset(scratch + columns / width * distance, 0, sizeof(float) * (size_t)distance);
-      for (ptrdiff_t r = 0; r < chain; r += WIDTH)
-        for (ptrdiff_t q = 0; q < columns; q += BLOCK)
+      for (ptrdiff_t r = 0; r < chain; r += WIDTH) {
+        const uint8_t *panel = panels + (size_t)((p + r) / WIDTH) * panel_size;
+        for (ptrdiff_t q = 0; q < columns; q += BLOCK) {
+          const uint8_t *block = panel + tk_compressed_panel_size(encoding, j + q);
+          // The same block of the next panel: too far away for the processor to foresee.
+          for (size_t line = 0; line < prefetched; line += 64)
+            __builtin_prefetch(block + panel_size + line);
           expand_transposed(&kern, width, encoding, MIN(chain - r, WIDTH), MIN(columns - q, BLOCK),
-                            panels + (size_t)((p + r) / WIDTH) * panel_size +
-                                tk_compressed_panel_size(encoding, j + q),
-                            scratch + q / width * distance + r * width, distance);
+                            block, scratch + q / width * distance + r * width, distance);
+        }
+      }
       tk_multiply_chain(tile, m, columns, chain, a + p, lda, 0, NULL, scratch, distance, width,
                         c + j, ldc, p == 0);
     }

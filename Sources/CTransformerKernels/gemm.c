@@ -15,14 +15,20 @@ enum { MAX_ROWS = 12 };
 // One register tile: `rows` rows of C × `vectors` (1 or 2) vectors, over one chain of `k` products.
 // `rows` and `vectors` are constants once inlined, so the sums live in registers. Element (i, p) of A
 // is a[i · row_step + p · product_step]. b: rows of two vectors, `ldb` apart. Columns from `columns` on
-// are not stored. `first`: nothing was added to C before.
+// are not stored. `first`: see TILE_CONTINUES.
 #define DEFINE_TILE(NAME, VECTOR, LANES, TARGET)                                                   \
   TARGET INLINE void NAME##_tile(const int rows, const int vectors, ptrdiff_t k, const float *a,   \
                                  ptrdiff_t row_step, const ptrdiff_t product_step,                 \
                                  const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,           \
                                  ptrdiff_t columns, int first) {                                   \
     VECTOR s0[MAX_ROWS], s1[MAX_ROWS];                                                             \
-    for (int i = 0; i < rows; i++) s0[i] = s1[i] = (VECTOR){0};                                    \
+    _Pragma("clang loop unroll(full)") for (int i = 0; i < rows; i++) {                            \
+      s0[i] = s1[i] = (VECTOR){0};                                                                 \
+      if (first == TILE_CONTINUES) {                                                               \
+        s0[i] = *(const VECTOR *)(c + i * ldc);                                                    \
+        if (vectors == 2) s1[i] = *(const VECTOR *)(c + i * ldc + LANES);                          \
+      }                                                                                            \
+    }                                                                                              \
     for (ptrdiff_t p = 0; p < k; p++, b += ldb) {                                                  \
       VECTOR b0 = *(const VECTOR *)b;                                                              \
       VECTOR b1 = vectors == 2 ? *(const VECTOR *)(b + LANES) : b0;                                \

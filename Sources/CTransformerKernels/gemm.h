@@ -13,13 +13,17 @@ typedef float v16 __attribute__((vector_size(64), aligned(4)));
 #define AVX512 __attribute__((target("avx512f,avx512vl,avx512bw")))
 #endif
 
+// What `first` says of C: the sums of the chain are added to it, replace it, or go on from it (whole
+// tiles only): a chain that is cut in two so keeps its bits.
+enum { TILE_ADDS = 0, TILE_REPLACES = 1, TILE_CONTINUES = 2 };
+
 // `a` is row-major with row distance `lda`, or, with `lda` 0, packed as (k, rows); rows of `b` are
 // `ldb` apart.
 #define TILE_PARAMETERS                                                                            \
   int rows, ptrdiff_t k, const float *a, ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c,   \
       ptrdiff_t ldc, ptrdiff_t columns, int first
 
-// Adds (stores, with `first`) at most `rows` rows of A times a panel (k, width) of B to C.
+// Adds (or as `first` says) at most `rows` rows of A times a panel (k, width) of B to C.
 typedef struct {
   const char *name;
   // Rows and columns of a tile.
@@ -31,7 +35,7 @@ typedef struct {
 const Kernel *tk_kernel(void);
 const Kernel *tk_narrow_kernel(void);
 
-// C (m, columns) = (or +=, unless `first`) one chain of products: A (m, chain) times the panels of
+// C (m, columns) += (or as `first` says) one chain of products: A (m, chain) times the panels of
 // `columns` columns of B, each (chain, width) with rows `ldb` apart and `panel_distance` floats after
 // the one before. One strip of A stays in the first-level cache for
 // all panels. `a_transposed`: A is (chain, m), and `rows_of_a` holds 16 · chain floats.

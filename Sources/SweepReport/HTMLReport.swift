@@ -202,13 +202,19 @@ private struct ReportPage {
           + "at most \(generator.maximumTokens) tokens"),
       NamedText(
         name: "Fine-tuning",
-        text: "LoRA, rank \(training.rank), α \(NumberText.plain(training.alpha)), on "
-          + list(training.targets.map(\.rawValue)) + " of \(layers); \(training.epochs) epochs, "
+        text: method(training) + " of \(layers); \(training.epochs) epochs, "
           + "batch \(training.batchSize), learning rate \(NumberText.plain(training.learningRate)), "
           + "warm-up \(NumberText.plain(training.warmupFraction)), weight decay "
           + "\(NumberText.plain(training.weightDecay)), gradient clipping "
           + "\(NumberText.plain(training.gradientClip))"),
     ]
+  }
+
+  private static func method(_ training: SweepSpec.Training) -> String {
+    if training.method == .full { return "every weight" }
+    let scaling = training.scaling == .rslora ? "rank-stabilised LoRA" : "LoRA"
+    return "\(scaling), rank \(training.rank), α \(NumberText.plain(training.alpha)), on "
+      + training.targets.map(\.rawValue).joined(separator: ", ")
   }
 
   /// The whole spec, indented. A spec that came out of the ledger can be encoded again.

@@ -143,15 +143,20 @@ package struct CompressedMatrix: @unchecked Sendable {
     let c: MutableMatrix
     /// Rows and columns of C to a piece; see `MultiplicationWork`.
     let rowBlock: Int
-    private let columnBlock = Int(TK_GEMM_COLUMNS) / 2
+    let columnBlock: Int
 
     init(a: Matrix, weights: CompressedMatrix, c: MutableMatrix, threadCount: Int) {
       self.a = a
       self.weights = weights
       self.c = c
+      // Every piece reads all of A, which is too much for the caches below a head.
+      let share = (weights.columns + threadCount - 1) / threadCount
+      let narrow = Int(TK_GEMM_COLUMNS) / 2
+      columnBlock = weights.rows < 8192 ? narrow : max(narrow, (share + 31) / 32 * 32)
       let columnBlocks = (weights.columns + columnBlock - 1) / columnBlock
       let wanted =
-        threadCount == 1 ? 1 : max(1, (3 * threadCount + columnBlocks - 1) / columnBlocks)
+        threadCount == 1 || columnBlock > narrow
+        ? 1 : max(1, (3 * threadCount + columnBlocks - 1) / columnBlocks)
       rowBlock = max(48, (a.rows + wanted - 1) / wanted)
     }
 

@@ -88,7 +88,17 @@ private struct SamplingWork: ParallelWork {
         parent = worst
       }
     }
-    for index in row.indices {
+    var index = 0
+    while index < row.count {
+      if heap.count == topK {
+        // Hardly any is large enough: many at a time are passed over.
+        let least = SIMD16(repeating: row[heap[0]])
+        let raw = UnsafeRawBufferPointer(row)
+        while index + 16 <= row.count,
+          !any(raw.loadUnaligned(fromByteOffset: 4 * index, as: SIMD16<Float>.self) .> least)
+        { index += 16 }
+        if index == row.count { break }
+      }
       if heap.count < topK {
         heap.append(index)
         var child = heap.count - 1
@@ -100,6 +110,7 @@ private struct SamplingWork: ParallelWork {
         heap[0] = index
         siftDown()
       }
+      index += 1
     }
     return heap.sorted { isWorse($1, $0) }
   }

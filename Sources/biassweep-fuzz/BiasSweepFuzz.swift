@@ -9,12 +9,14 @@ enum BiasSweepFuzz {
     usage: biassweep-fuzz TARGET [--seconds S] [--seed N] [--corpus DIR]... [--artifacts DIR]
            biassweep-fuzz TARGET --input FILE...
            biassweep-fuzz exercise [--threads N]
+           biassweep-fuzz seeds DIR
            biassweep-fuzz list
 
     Fuzzes one parser until the time is over or an input breaks it; that input is written to the
     artifacts' directory (default: the current one). The first corpus directory receives inputs that
     reached new code. --input runs given inputs and nothing else, also without libFuzzer: this is
-    how a finding is reproduced. exercise trains, generates and scores with tiny random models.
+    how a finding is reproduced. exercise trains, generates and scores with tiny random models. seeds
+    writes valid inputs of the targets checkpoint and trunk, for the corpus.
 
     EXAMPLES:
       scripts/fuzz --seconds 60                         every target, built with a sanitizer
@@ -60,6 +62,9 @@ enum BiasSweepFuzz {
     if name == "list" {
       for target in FuzzTarget.all { print("\(target.name): \(target.summary)") }
       return
+    }
+    if name == "seeds", arguments.count == 3 {
+      return try SmallFineTune.writeSeeds(to: arguments[2])
     }
     guard let options = Options(arguments.dropFirst(2)) else { fail(usage, status: 64) }
     if name == "exercise" {

@@ -68,6 +68,29 @@ struct FuzzTarget: Sendable {
       try write(input, to: path)
       _ = try TrainedParameters(path: path, for: smallConfiguration).encoded()
     },
+    FuzzTarget(name: "checkpoint", summary: "the state of a fine-tune in a file") {
+      input, directory in
+      let path = directory + "/state.safetensors"
+      try write(input, to: path)
+      _ = FineTuningCheckpoint.steps(path: path)
+      let tuner = try SmallFineTune.tuner(cache: nil)
+      let state = tuner.emptyState()
+      try FineTuningCheckpoint.read(
+        path: path, identity: SmallFineTune.identity(tuner), into: state)
+      tuner.restore(state)
+      _ = tuner.accumulateGradients(SmallFineTune.sequences)
+    },
+    FuzzTarget(name: "trunk", summary: "a segment of cached outputs of frozen layers") {
+      input, directory in
+      let trunk = directory + "/trunk"
+      try FileManager.default.createDirectory(atPath: trunk, withIntermediateDirectories: true)
+      try write(input, to: trunk + "/1-seed.trunk")
+      // Reads its entries, computes the others and appends them to a segment of its own.
+      let store = TrunkStore(directory: trunk, byteLimit: 1 << 22)
+      let tuner = try SmallFineTune.tuner(cache: TrunkCache(byteLimit: 0, store: store))
+      _ = tuner.accumulateGradients(SmallFineTune.sequences)
+      try FileManager.default.removeItem(atPath: trunk)
+    },
     FuzzTarget(name: "csv", summary: "CSV, as the data sets have it") { input, directory in
       var reader = try CSVReader(bytes: input, file: "input.csv")
       if let column = reader.header.first {
@@ -122,6 +145,8 @@ struct FuzzTarget: Sendable {
     } catch is StudyError {
       return false
     } catch is InvalidTaskFile {
+      return false
+    } catch is CheckpointError {
       return false
     } catch is DecodingError {
       // Only the spec: its reader names the cause to the user itself.

@@ -43,8 +43,9 @@ struct PlanEstimate {
       let cost = CostEstimate(shard, spec: spec, tasks: tasks)
       work += Double(cost.generated) * layers * perLayer * Self.generationSlowdown
       guard case .fineTune(_, let trials) = shard.work else { continue }
-      // Forward and backward through the trained layers in each epoch.
-      work += Double(cost.trained) * trained * perLayer * 2
+      // Forward and backward through the trained layers in each epoch, and gradients of weights.
+      let passes = spec.training.method == .full ? 3.0 : 2.0
+      work += Double(cost.trained) * trained * perLayer * passes
       let written = trials.reduce(0) { $0 + CostEstimate.writtenTokens($1.task, spec: spec) }
       work += Double(written) * layers * perLayer * Self.generationSlowdown
       work += Double(cost.evaluated - written) * trained * perLayer
