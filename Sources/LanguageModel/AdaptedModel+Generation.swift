@@ -80,6 +80,8 @@ extension AdaptedModel {
     let slotCount = slotCount(for: prompts, capacity: slots.capacity)
     let beginning = SharedBeginning(
       of: sharesPrefixes ? prompts : [], configuration: base.configuration, heads: decoder.heads)
+    let promptCache = PromptTrunk.cache(
+      for: prompts, trunk: trunk, configuration: base.configuration)
     var running: [RunningText] = []
     var waiting = Array(prompts.indices)[...]
     while !running.isEmpty || !waiting.isEmpty {
@@ -89,7 +91,8 @@ extension AdaptedModel {
       if !waiting.isEmpty && free > 0 && (running.isEmpty || free * 4 >= slotCount) {
         let admitted = waiting.prefix(batch(of: waiting.prefix(free).map { prompts[$0].count }))
         waiting = waiting.dropFirst(admitted.count)
-        running += admit(admitted, prompts, seeds, options, &slots, beginning)
+        running += admit(
+          admitted, prompts, seeds, options, &slots, beginning, promptCache)
         progress(admitted.reduce(0) { $0 + prompts[$1].count })
       } else {
         advance(&running)
@@ -160,7 +163,8 @@ extension AdaptedModel {
   /// Computes prompts together and stores their keys and values.
   private func admit(
     _ indices: ArraySlice<Int>, _ prompts: [[Int32]], _ seeds: [UInt64],
-    _ options: SamplingOptions, _ slots: inout Slots, _ beginning: SharedBeginning
+    _ options: SamplingOptions, _ slots: inout Slots, _ beginning: SharedBeginning,
+    _ promptCache: TrunkCache?
   ) -> [RunningText] {
     let layers = base.configuration.layerCount
     let heads = decoder.heads
@@ -182,7 +186,8 @@ extension AdaptedModel {
     }
     decoder.reserve(rows: max(added + known, Self.mostSlots), positions: slots.capacity)
     var kept = PromptTrunk(
-      indices.map { prompts[$0] }, trunk: trunk, configuration: base.configuration)
+      indices.map { prompts[$0] }, trunk: trunk, cache: promptCache,
+      configuration: base.configuration)
     var first = 0
     if kept.isFound {
       first = trunk.depth

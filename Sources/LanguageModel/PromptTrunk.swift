@@ -89,11 +89,27 @@ struct PromptTrunk {
   /// Whether there is a cache at all.
   var isUsed: Bool { cache != nil }
 
-  init(_ prompts: [[Int32]], trunk: FrozenTrunk, configuration: LlamaConfiguration) {
+  /// The cache to keep `prompts` in: none if they would take more than a quarter of its memory, and
+  /// so drive out what training needs, or each other.
+  static func cache(
+    for prompts: [[Int32]], trunk: FrozenTrunk, configuration: LlamaConfiguration
+  ) -> TrunkCache? {
+    let perToken = configuration.hiddenSize + 2 * trunk.depth * configuration.keyValueWidth
+    let tokens = Set(prompts).reduce(0) { $0 + $1.count }
+    return trunk.cache.flatMap {
+      tokens * perToken * MemoryLayout<Float>.stride <= $0.byteLimit / 4 ? $0 : nil
+    }
+  }
+
+  /// - Parameter cache: see `cache(for:trunk:configuration:)`.
+  init(
+    _ prompts: [[Int32]], trunk: FrozenTrunk, cache: TrunkCache?,
+    configuration: LlamaConfiguration
+  ) {
     depth = trunk.depth
     width = configuration.hiddenSize
     keyValueWidth = 2 * configuration.keyValueWidth
-    cache = trunk.cache
+    self.cache = cache
     guard let cache else {
       keys = []
       isFound = false
