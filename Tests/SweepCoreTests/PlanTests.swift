@@ -152,7 +152,7 @@ import Testing
       masked: ["he", "she"], neutral: ["he=they"], equalised: ["he|she"])
     func settings(_ sketch: String) throws -> SweepSpec.MitigationSettings {
       try SweepDefinition(
-        document: SpecNode(sketch: sketch), catalogue: .builtIn, words: words
+        document: SpecNode(sketch: sketch), catalogue: .sample, words: words
       ).spec.mitigation
     }
     let usual = try settings(smokeSketch)
