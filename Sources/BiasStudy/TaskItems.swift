@@ -16,6 +16,18 @@ package struct TaskItem: Hashable, Sendable {
     /// Index of the right choice; nil where there is none.
     package let gold: Int?
 
+    package init(
+      name: String, fields: [String: TaskRecord.Value], prompts: [String], contentFree: [String],
+      choices: [String], gold: Int?
+    ) {
+      self.name = name
+      self.fields = fields
+      self.prompts = prompts
+      self.contentFree = contentFree
+      self.choices = choices
+      self.gold = gold
+    }
+
     package func text(_ field: String) -> String? {
       if case .text(let text) = fields[field] { text } else { nil }
     }
@@ -25,6 +37,12 @@ package struct TaskItem: Hashable, Sendable {
   /// Number of the cluster among the test items.
   package let cluster: Int
   package let forms: [Form]
+
+  package init(record: TaskRecord, cluster: Int, forms: [Form]) {
+    self.record = record
+    self.cluster = cluster
+    self.forms = forms
+  }
 }
 
 /// The items of a task: its data, cut into splits, of which selections are made.

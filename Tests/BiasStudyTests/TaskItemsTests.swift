@@ -229,7 +229,7 @@ struct TaskItemsTests {
         let tasks = try TaskItems(definition: definition, records: records, file: file)
         _ = try tasks.testItems(1, seed: 1)
         read += 1
-      } catch let error as StudyError {
+      } catch {
         switch error {
         case .malformed(file, let line, let problem): #expect(line > 0 && !problem.isEmpty)
         case .tooFewItems: break
@@ -289,7 +289,7 @@ struct TaskEvaluatorTests {
     #expect(TrialItems(metrics.items) != nil)
     #expect(metrics.items["cluster"]?.allSatisfy { $0 >= 0 } == true)
     #expect(metrics.items["correct"] != nil || metrics.items["valid"] != nil)
-    #expect(metrics.values.values.allSatisfy(\.isFinite))
+    #expect(metrics.values.values.allSatisfy { $0.isFinite })
     for headline in definition.headlines {
       let value = metrics.values[headline.metric]
       #expect(value != nil || metrics.notes[headline.metric] != nil, "\(headline.metric)")
