@@ -53,8 +53,6 @@ struct SpecDecoder {
         message: message))
   }
 
-  func has(_ key: String) -> Bool { entries.contains { $0.key == key } }
-
   /// Reports a key that makes no sense beside the other values of the mapping.
   mutating func forbid(_ key: String, _ message: String) {
     if let node = value(key) { report(key, at: node, message) }
