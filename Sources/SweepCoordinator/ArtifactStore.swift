@@ -11,7 +11,8 @@ package struct ArtifactStore: Sendable {
   package static let artifactBytesMax = 4 << 30
   /// Uploads that broke off and may go on; beyond these the oldest are dropped.
   static let partialsMax = 64
-  /// An upload that broke off longer ago than this is not expected to go on.
+  /// An upload that broke off longer ago than this is not expected to go on, nor is an artifact to be
+  /// reported that nobody accounts for.
   static let partialSecondsMax = 86_400.0
 
   /// - Throws: when the directory cannot be made.
@@ -19,6 +20,20 @@ package struct ArtifactStore: Sendable {
     self.directory = directory
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
     try PartialFiles.trim(in: directory, keeping: Self.partialsMax)
+  }
+
+  /// Removes what is old and not among these: products of attempts that did not complete their shard.
+  package func retain(_ digests: Set<ContentDigest>) throws {
+    let key = URLResourceKey.contentModificationDateKey
+    for url in try FileManager.default.contentsOfDirectory(
+      at: directory, includingPropertiesForKeys: [key])
+    {
+      guard let digest = ContentDigest(hex: url.lastPathComponent), !digests.contains(digest)
+      else { continue }
+      // A file whose date cannot be read stays.
+      let date = try? url.resourceValues(forKeys: [key]).contentModificationDate
+      if let date, -date.timeIntervalSinceNow > Self.partialSecondsMax { unlink(url.path) }
+    }
   }
 
   package func url(for digest: ContentDigest) -> URL {

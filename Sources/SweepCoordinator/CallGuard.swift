@@ -68,6 +68,8 @@ struct CallGuard: ServerInterceptor {
     switch rpcError.code {
     case .unavailable, .cancelled: break
     case _ where error is CancellationError: break
+    // The log and the caller have been told.
+    case _ where error is MessageTooLong || rpcError.cause is MessageTooLong: break
     default:
       peers.logRefusal(
         logger, peer: peers.identity(of: context.remotePeer)?.name ?? context.remotePeer,

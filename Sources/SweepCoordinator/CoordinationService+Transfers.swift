@@ -20,16 +20,30 @@ extension CoordinationService {
         throw SessionRefusal.protocolViolation("an upload starts with the artifact's SHA-256")
       }
       guard first.hasCheckpointOf else {
+        let owner = owner(context)
         let upload = try artifacts.upload(digest, from: offset)
-        try upload.append(first.data)
-        while let chunk = try await incoming.next() { try upload.append(chunk.data) }
-        let count = try await onDiskThread { try upload.finish() }
+        var count = offset
+        func append(_ data: Data) throws {
+          count += data.count
+          do {
+            try coordinator.workerSpace.take(max(count, bytes), for: digest, by: owner)
+          } catch {
+            // Nothing of it stays, so it takes no room either.
+            upload.discard()
+            coordinator.workerSpace.release(digest)
+            throw error
+          }
+          try upload.append(data)
+        }
+        try append(first.data)
+        while let chunk = try await incoming.next() { try append(chunk.data) }
+        count = try await onDiskThread { try upload.finish() }
         return .with {
           $0.bytes = UInt64(count)
           $0.complete = true
         }
       }
-      let holder = Holder(first.checkpointOf)
+      let holder = try holder(first.checkpointOf, context)
       let (store, shard) = try await checkpointStore(for: holder)
       let upload = try store.upload(digest, of: shard, bytes: bytes, from: offset)
       try upload.append(first.data)
@@ -61,7 +75,8 @@ extension CoordinationService {
       }
       let position: (bytes: Int, isComplete: Bool)
       if request.hasCheckpointOf {
-        let (store, shard) = try await checkpointStore(for: Holder(request.checkpointOf))
+        let holder = try holder(request.checkpointOf, context)
+        let (store, shard) = try await checkpointStore(for: holder)
         position = store.position(digest, of: shard)
       } else {
         position = artifacts.position(digest)
@@ -79,10 +94,26 @@ extension CoordinationService {
     let worker: String
     let token: LeaseToken
 
-    init(_ message: Biassweep_V1_LeaseHolder) {
-      worker = message.worker
-      token = LeaseToken(message.token)
+  }
+
+  /// - Throws: `SessionRefusal.forbidden` when the caller's certificate is another worker's.
+  private func holder(
+    _ message: Biassweep_V1_LeaseHolder, _ context: ServerContext
+  ) throws -> Holder {
+    if let identity = peers.identity(of: context.remotePeer),
+      !identity.mayBe(worker: message.worker)
+    {
+      throw SessionRefusal.forbidden(
+        "the certificate of \(identity.name) does not allow to speak for worker \(message.worker)")
     }
+    return Holder(worker: message.worker, token: LeaseToken(message.token))
+  }
+
+  /// Who an upload counts for: the name in the caller's certificate, or else the caller's address.
+  private func owner(_ context: ServerContext) -> String {
+    if let identity = peers.identity(of: context.remotePeer) { return identity.name }
+    // Without the port.
+    return context.remotePeer.split(separator: ":").dropLast().joined(separator: ":")
   }
 
   private func checkpointStore(

@@ -16,6 +16,7 @@ package actor Coordinator {
   package let version: String
   /// Nil where none are kept.
   package nonisolated let checkpoints: CheckpointStore?
+  nonisolated let workerSpace: WorkerSpace
   private let ledger: Ledger
   private let logger: Logger
   private let now: @Sendable () -> Duration
@@ -58,13 +59,14 @@ package actor Coordinator {
   ///
   /// - Parameters:
   ///   - checkpoints: those of shards that cannot be leased any more are removed.
+  ///   - workerBytesMax: that one worker may fill with artifacts of shards that are not completed.
   ///   - keepLeases: whether workers of an earlier coordinator process may still be at work.
   ///   - revive: whether to go on with a sweep that was cancelled.
   ///   - now: monotonic time since any fixed point.
   package init(
     definition: SweepDefinition, plan: ShardPlan, ledger: Ledger,
-    checkpoints: CheckpointStore? = nil, version: String, keepLeases: Bool, revive: Bool = false,
-    logger: Logger,
+    checkpoints: CheckpointStore? = nil, workerBytesMax: Int = 16 << 30, version: String,
+    keepLeases: Bool, revive: Bool = false, logger: Logger,
     now: @escaping @Sendable () -> Duration = Coordinator.uptime()
   ) throws {
     spec = definition.spec
@@ -72,6 +74,7 @@ package actor Coordinator {
     self.version = version
     self.ledger = ledger
     self.checkpoints = checkpoints
+    workerSpace = WorkerSpace(bytesMax: workerBytesMax)
     self.logger = logger
     self.now = now
     var (scheduler, events, unsaved) = try Self.recover(
@@ -231,6 +234,9 @@ package actor Coordinator {
       ])
   }
 
+  /// Artifacts that completed shards account for.
+  var artifactsInUse: Set<ContentDigest> { scheduler.artifacts }
+
   // MARK: Batches
 
   private func submit(
@@ -279,7 +285,10 @@ package actor Coordinator {
       for event in events {
         log(event)
         switch event {
-        case .shardCompleted(let shard, _, _, _, _), .shardCancelled(let shard, _):
+        case .shardCompleted(let shard, _, let artifact, _, _):
+          checkpoints?.remove(shard)
+          if let artifact { workerSpace.release(artifact) }
+        case .shardCancelled(let shard, _):
           checkpoints?.remove(shard)
         default: break
         }

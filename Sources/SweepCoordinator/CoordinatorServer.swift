@@ -12,7 +12,7 @@ package struct CoordinatorServer: Sendable {
   private let inputs: InputCatalogue
   private let host: String
   private let port: Int
-  private let security: ConnectionSecurity
+  private let security: RenewableSecurity
   private let connectionLimits: ConnectionLimits
   private let callLimits: CallLimits
   private let logger: Logger
@@ -23,22 +23,28 @@ package struct CoordinatorServer: Sendable {
   ///   - port: 0 for any free port.
   ///   - security: plaintext is refused on any but the loopback address.
   ///   - logger: hears of connections and calls that are refused.
+  /// - Throws: what the TLS library says about the credentials.
   package init(
     coordinator: Coordinator, artifacts: ArtifactStore, inputs: InputCatalogue = .empty,
     host: String, port: Int, security: ConnectionSecurity = .plaintext,
     connectionLimits: ConnectionLimits = ConnectionLimits(), callLimits: CallLimits = CallLimits(),
     logger: Logger = Logger(label: "biassweep.server")
-  ) {
+  ) throws {
     self.coordinator = coordinator
     self.artifacts = artifacts
     self.inputs = inputs
     self.host = host
     self.port = port
-    self.security = security
+    self.security = try RenewableSecurity(security)
     self.connectionLimits = connectionLimits
     self.callLimits = callLimits
     self.logger = logger
   }
+
+  /// Shows other credentials of the same kind to peers that connect from now on.
+  ///
+  /// - Throws: what is wrong with them; then all stays as it was.
+  package func renew(_ security: ConnectionSecurity) throws { try self.security.renew(security) }
 
   /// - Parameter listening: called once with the port.
   /// - Returns: where the sweep stood at its end.
@@ -46,13 +52,13 @@ package struct CoordinatorServer: Sendable {
   package func run(
     listening: @escaping @Sendable (_ port: Int) async throws -> Void
   ) async throws -> SweepSummary {
-    if case .plaintext = security, !ConnectionSecurity.isLoopback(host) {
+    if !security.isAuthenticated, !ConnectionSecurity.isLoopback(host) {
       throw ServerError.plaintextOffLoopback(host: host)
     }
-    let listener = try SecureListener(
+    let listener = SecureListener(
       host: host, port: port, security: security, limits: connectionLimits, logger: logger)
     let transport = HTTP2ServerTransport.Custom(
-      listenerFactory: listener, config: transportConfiguration)
+      listenerFactory: listener, config: transportConfiguration(of: listener))
     let server = GRPCServer(
       transport: transport,
       services: [
@@ -73,6 +79,7 @@ package struct CoordinatorServer: Sendable {
         return nil
       }
       group.addTask {
+        try artifacts.retain(await coordinator.artifactsInUse)
         // Nil if the server could not listen, which the other task reports.
         guard let address = await transport.listeningAddress else { return nil }
         try await listening(address.ipv4?.port ?? address.ipv6?.port ?? port)
@@ -98,7 +105,9 @@ package struct CoordinatorServer: Sendable {
     }
   }
 
-  private var transportConfiguration: HTTP2ServerTransport.Custom<SecureListener>.Config {
+  private func transportConfiguration(
+    of listener: SecureListener
+  ) -> HTTP2ServerTransport.Custom<SecureListener>.Config {
     var configuration = HTTP2ServerTransport.Custom<SecureListener>.Config.defaults
     // A peer that vanished without a word is noticed by unanswered pings.
     configuration.connection.keepalive.time = .seconds(5)
@@ -109,7 +118,10 @@ package struct CoordinatorServer: Sendable {
     configuration.connection.maxIdleTime = .seconds(60)
     configuration.connection.maxGraceTime = .seconds(10)
     configuration.http2.maxConcurrentStreams = callLimits.callsMax
+    // The transport's own limit is left for what compressed messages become.
     configuration.rpc.maxRequestPayloadSize = callLimits.messageBytesMax
+    configuration.channelDebuggingCallbacks = listener.limitingMessages(
+      to: callLimits.messageBytesMax)
     return configuration
   }
 }

@@ -7,7 +7,7 @@ struct ReadyQueue: Sendable {
   struct Bucket: Sendable {
     let shardClass: ShardClass
     let cost: Double
-    /// Number of the data that the bucket's shards share; see `dataGroup`.
+    /// Number of the data that the bucket's shards share.
     let data: Int
     /// Whether other shards wait for these.
     let unblocks: Bool
@@ -28,39 +28,45 @@ struct ReadyQueue: Sendable {
   /// Buckets that have entries, which may be outdated.
   private(set) var occupied: Set<Int> = []
 
-  init(_ shards: [Shard]) {
+  /// What shards must share for a worker to gain from running one after the other.
+  private enum DataGroup: Hashable {
+    /// The augmented data that the shard of that ordinal makes.
+    case product(of: Int)
+    /// The domain's original data, with their cached activations.
+    case original(Domain)
+  }
+
+  /// - Parameter dependencies: ordinals of the shards that each shard waits for; nil for none.
+  init(_ shards: [Shard], dependencies: [Int?]) {
     struct Key: Hashable {
       let shardClass: ShardClass
       let cost: Double
       let data: Int
       let unblocks: Bool
     }
-    let needed = Set(shards.compactMap(\.dependency))
-    var dataNumbers: [String: Int] = [:]
+    var unblocks = Array(repeating: false, count: shards.count)
+    for case let needed? in dependencies { unblocks[needed] = true }
+    var dataNumbers: [DataGroup: Int] = [:]
     var numbers: [Key: Int] = [:]
     var bucketOf: [Int] = []
-    for shard in shards {
-      let group = Self.dataGroup(shard)
+    bucketOf.reserveCapacity(shards.count)
+    for (ordinal, shard) in shards.enumerated() {
+      let shardClass = ShardClass(shard)
+      let group =
+        dependencies[ordinal].map { DataGroup.product(of: $0) } ?? .original(shardClass.domain)
       let data = dataNumbers[group, default: dataNumbers.count]
       dataNumbers[group] = data
       let key = Key(
-        shardClass: ShardClass(shard), cost: shard.cost, data: data,
-        unblocks: needed.contains(shard.id))
-      if numbers[key] == nil {
-        numbers[key] = buckets.count
+        shardClass: shardClass, cost: shard.cost, data: data, unblocks: unblocks[ordinal])
+      let number = numbers[key, default: buckets.count]
+      if number == buckets.count {
+        numbers[key] = number
         buckets.append(
-          Bucket(
-            shardClass: key.shardClass, cost: key.cost, data: data, unblocks: key.unblocks))
+          Bucket(shardClass: shardClass, cost: key.cost, data: data, unblocks: key.unblocks))
       }
-      bucketOf.append(numbers[key, default: 0])
+      bucketOf.append(number)
     }
     self.bucketOf = bucketOf
-  }
-
-  /// What shards must share for a worker to gain from running one after the other: the augmented
-  /// data, or without such the domain's original data with their cached activations.
-  private static func dataGroup(_ shard: Shard) -> String {
-    shard.dependency?.description ?? "\(ShardClass(shard).domain.rawValue)"
   }
 
   var isEmpty: Bool { occupied.isEmpty }

@@ -223,6 +223,7 @@ extension Scheduler {
   package mutating func finishRecovery(
     keepLeases: Bool, revive: Bool = false, now: Duration
   ) -> [SweepEvent] {
+    lastHandled = max(lastHandled, now)
     var step = Step()
     let resumable = isCancelled ? revive : stopReason != nil || quarantined > 0
     if resumable { emit(.sweepResumed, now, &step) }

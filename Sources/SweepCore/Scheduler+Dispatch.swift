@@ -142,7 +142,7 @@ extension Scheduler {
   private mutating func look(at time: Duration) { nextLook = min(nextLook ?? time, time) }
 
   /// Whether the worker can finish a shard of the bucket before its time is up. What was never
-  /// finished by anybody has to be tried.
+  /// finished by anybody has to be tried, but not in a worker's last moments.
   private func fits(_ bucket: Int, _ worker: WorkerRecord, _ now: Duration) -> Bool {
     guard let endsAt = worker.endsAt, let entry = ready.head(of: bucket) else { return true }
     return fits(records[entry.ordinal].shard, worker, endsAt - now)
@@ -150,7 +150,9 @@ extension Scheduler {
 
   private func fits(_ shard: Shard, _ worker: WorkerRecord, _ left: Duration) -> Bool {
     guard left > .zero else { return false }
-    guard let seconds = costs.seconds(shard, machine: worker.info.machine) else { return true }
+    guard let seconds = costs.seconds(shard, machine: worker.info.machine) else {
+      return left >= .seconds(policy.leaseSeconds)
+    }
     return .seconds(seconds * Self.lifetimeMargin) <= left
   }
 

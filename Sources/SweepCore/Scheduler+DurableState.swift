@@ -133,6 +133,8 @@ extension Scheduler {
     else { return nil }
     self.init(plan: plan, policy: policy, seed: seed)
     ready.removeAll()
+    completedTrials.reserveCapacity(plan.grid.trials.count)
+    completedBy.reserveCapacity(count)
     for ordinal in records.indices {
       records[ordinal].attempts = state.attempts[ordinal]
       records[ordinal].failures = state.failures[ordinal]
@@ -140,7 +142,6 @@ extension Scheduler {
       records[ordinal].priority = state.priorities[ordinal, default: 0]
       records[ordinal].failedOn = state.failedOn[ordinal]
       let reason = state.reasons[ordinal, default: ""]
-      let trials = records[ordinal].shard.trials.map(\.id)
       switch state.phases[ordinal] {
       case .blocked: records[ordinal].state = .blocked
       case .queued: enqueue(ordinal, notBefore: now + .seconds(delays[ordinal, default: 0]))
@@ -149,14 +150,14 @@ extension Scheduler {
         let token = LeaseToken(state.completedBy[ordinal])
         records[ordinal].state = .completed(token: token, artifact: state.artifacts[ordinal])
         completedBy.insert(token)
-        completedTrials.formUnion(trials)
+        for trial in records[ordinal].shard.trials { completedTrials.insert(trial.id) }
       case .quarantined:
         records[ordinal].state = .quarantined(reason: reason)
         quarantined += 1
       case .cancelled: records[ordinal].state = .cancelled(reason: reason)
       }
       if let done = state.partialResults[ordinal] {
-        guard done.isSubset(of: trials) else { return nil }
+        guard done.isSubset(of: records[ordinal].shard.trials.map(\.id)) else { return nil }
         completedTrials.formUnion(done)
       }
     }

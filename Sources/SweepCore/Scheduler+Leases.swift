@@ -16,6 +16,14 @@ extension Scheduler {
     records.compactMap { $0.state.isCompleted ? nil : $0.shard.id }
   }
 
+  /// The products of completed shards.
+  package var artifacts: Set<ContentDigest> {
+    Set(
+      records.compactMap {
+        if case .completed(_, let artifact) = $0.state { artifact } else { nil }
+      })
+  }
+
   // MARK: Workers
 
   mutating func connect(
@@ -97,6 +105,8 @@ extension Scheduler {
       return
     }
     lease.deadline = now + .seconds(policy.leaseSeconds)
+    // Earlier than before, if the lease was extended because the coordinator had stood still.
+    expect(expiryAt: lease.deadline)
     if progress.fraction >= 0 {
       lease.fraction = min(progress.fraction, 1)
       if lease.firstFraction == nil {

@@ -21,8 +21,10 @@ extension Scheduler {
     var delays: [Int: Double]
   }
 
+  /// - Parameter now: as for `handle`.
   /// - Throws: `EncodingError`, which a correct scheduler never gives rise to.
   package func snapshot(now: Duration) throws -> Data {
+    let now = max(now, lastHandled)
     let state = durableState
     var packed = PackedIntegers()
     var delays: [Int: Double] = [:]

@@ -155,7 +155,7 @@ package struct Scheduler: Sendable {
   var nextExpiry: Duration?
   var randomState: UInt64
   /// The time of the last command.
-  package private(set) var lastHandled: Duration = .zero
+  package internal(set) var lastHandled: Duration = .zero
 
   struct Delayed: Comparable {
     let time: Duration
@@ -178,14 +178,20 @@ package struct Scheduler: Sendable {
       for trial in shard.trials { shardOfTrial[trial.id] = ordinal }
     }
     self.shardOfTrial = shardOfTrial
-    ready = ReadyQueue(plan.shards)
+    let ordinals = self.ordinals
+    let dependencies = plan.shards.map { shard in
+      shard.dependency.map { dependency in
+        guard let needed = ordinals[dependency] else {
+          preconditionFailure("shard \(shard.id) needs unknown \(dependency)")
+        }
+        return needed
+      }
+    }
+    ready = ReadyQueue(plan.shards, dependencies: dependencies)
     randomState = seed
     unsettled = plan.shards.count
     for ordinal in records.indices {
-      if let dependency = records[ordinal].shard.dependency {
-        guard let needed = ordinals[dependency] else {
-          preconditionFailure("shard \(records[ordinal].shard.id) needs unknown \(dependency)")
-        }
+      if let needed = dependencies[ordinal] {
         records[needed].dependents.append(ordinal)
       } else {
         enqueue(ordinal, notBefore: .zero)

@@ -1,4 +1,5 @@
 import Logging
+import NIOCore
 import Synchronization
 import X509
 
@@ -26,6 +27,15 @@ package final class ConnectedPeers: Sendable {
 
   /// Connections that are open now.
   package var count: Int { state.withLock { $0.census.open } }
+
+  /// A peer's address as gRPC names it in a call's context.
+  static func name(of address: SocketAddress?) -> String {
+    switch address {
+    case .v4(let remote): "ipv4:\(remote.host):\(address?.port ?? 0)"
+    case .v6(let remote): "ipv6:[\(remote.host)]:\(address?.port ?? 0)"
+    default: "<unknown>"
+    }
+  }
 
   /// - Parameter peer: the remote peer of a call's context.
   /// - Returns: nil where nobody shows certificates.

@@ -55,6 +55,14 @@ package enum ConnectionSecurity: Sendable {
 }
 
 extension ConnectionSecurity {
+  /// Whether a worker that called itself so may go on with these credentials.
+  package func allows(worker: String) -> Bool {
+    switch self {
+    case .plaintext: false
+    case .mutualTLS(let credentials): credentials.identity.mayBe(worker: worker)
+    }
+  }
+
   /// The name of a worker process: its certificate's name, where it has one, and something unique.
   package func workerID(unique: String) -> String {
     switch self {

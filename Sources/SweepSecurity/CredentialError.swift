@@ -13,6 +13,8 @@ package enum CredentialError: Error, Sendable, Hashable, CustomStringConvertible
   case otherRole(path: String, found: PeerRole, needed: [PeerRole])
   case invalidName(String)
   case invalidDays(Int)
+  /// TLS cannot begin or end while a listener runs.
+  case otherSecurity
 
   package var description: String {
     switch self {
@@ -36,6 +38,8 @@ package enum CredentialError: Error, Sendable, Hashable, CustomStringConvertible
         + "\(needed.map(\.rawValue).joined(separator: " or ")) credentials are needed here."
     case .invalidName(let name):
       "\"\(name)\" is no name for a certificate: 1 to 64 letters, digits, dots and hyphens."
+    case .otherSecurity:
+      "Whether connections are encrypted cannot change while the program runs. Start it again."
     case .invalidDays(let days):
       "A certificate cannot be valid for \(days) days: 1 to 3650."
     }

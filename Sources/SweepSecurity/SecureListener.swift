@@ -9,22 +9,22 @@ import NIOTLS
 package struct SecureListener: HTTP2ServerTransport.ListenerFactory {
   private let host: String
   private let port: Int
-  private let context: NIOSSLContext?
-  private let logger: Logger
+  private let security: RenewableSecurity
+  let logger: Logger
   /// Who is connected.
   package let peers: ConnectedPeers
   package let eventLoopGroup: any EventLoopGroup
 
   /// - Parameter port: 0 for any free port.
-  /// - Throws: what the TLS library says about the credentials.
   package init(
-    host: String, port: Int, security: ConnectionSecurity, limits: ConnectionLimits, logger: Logger
-  ) throws {
+    host: String, port: Int, security: RenewableSecurity, limits: ConnectionLimits,
+    logger: Logger
+  ) {
     self.host = host
     self.port = port
     self.logger = logger
-    context = try security.serverContext()
-    peers = ConnectedPeers(limits: limits, authenticated: context != nil)
+    self.security = security
+    peers = ConnectedPeers(limits: limits, authenticated: security.isAuthenticated)
     eventLoopGroup = MultiThreadedEventLoopGroup.singleton
   }
 
@@ -39,7 +39,9 @@ package struct SecureListener: HTTP2ServerTransport.ListenerFactory {
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
       .serverChannelInitializer { listenerConfigurator.configure(channel: $0) }
       .bind(host: host, port: port) { channel in
-        channel.eventLoop.makeCompletedFuture {
+        // Of this moment: credentials may be renewed while the listener runs.
+        let context = security.serverContext
+        return channel.eventLoop.makeCompletedFuture {
           if let context {
             try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
           }
@@ -82,13 +84,7 @@ private final class ConnectionGate: ChannelInboundHandler {
 
   func channelActive(context: ChannelHandlerContext) {
     let address = context.remoteAddress?.ipAddress ?? "unknown"
-    // As gRPC names it in a call's context.
-    peer =
-      switch context.remoteAddress {
-      case .v4(let remote): "ipv4:\(remote.host):\(context.remoteAddress?.port ?? 0)"
-      case .v6(let remote): "ipv6:[\(remote.host)]:\(context.remoteAddress?.port ?? 0)"
-      default: "<unknown>"
-      }
+    peer = ConnectedPeers.name(of: context.remoteAddress)
     context.fireChannelActive()
     if let limit = peers.admit(address) { return refuse(context, limit) }
     let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)

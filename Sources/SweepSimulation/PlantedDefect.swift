@@ -169,7 +169,8 @@ package enum PlantedDefect: CaseIterable, Sendable {
         lease(worker) { $0.id == least }
       } else {
         // There is nothing to do wrong any more: the worker gets what it asked for.
-        let honest = scheduler.handle(.requestWork(worker: worker, slots: 1), now: now)
+        let honest = scheduler.handle(
+          .requestWork(worker: worker, slots: scheduler.room(of: worker)), now: now)
         step.events += honest.events
         step.directives += honest.directives
       }

@@ -18,7 +18,7 @@ package actor Worker {
   let info: WorkerInfo
   private let host: String
   private let port: Int
-  private let security: ConnectionSecurity
+  private var security: ConnectionSecurity
   private let version: String
   private let executor: ShardExecutor
   let logger: Logger
@@ -157,6 +157,9 @@ package actor Worker {
     for control in running.values { control.cancel() }
     endIfDone()
   }
+
+  /// Shows other credentials in sessions from now on.
+  package func renew(_ security: ConnectionSecurity) { self.security = security }
 
   // MARK: Session
 

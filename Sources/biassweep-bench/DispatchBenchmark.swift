@@ -22,7 +22,11 @@ struct DispatchBenchmark: AsyncParsableCommand {
       that shards took. cpu_ms_per_shard counts all processes, coordinator_cores and peak_rss_mb \
       only the coordinator's.
 
+      With --python the same number of tasks that do nothing is run with Ray right before and right \
+      after (scripts/reference_dispatch.py); `ray` is the faster of the two.
+
       EXAMPLES:
+        biassweep-bench dispatch --shards 20000 --workers 2 --slots 8 --python venv/bin/python
         biassweep-bench dispatch --shards 20000 --workers 2 --slots 8
         biassweep-bench dispatch --shards 20000 --workers 1000 --slots 1 --processes 4 \
       --shard-seconds 1
@@ -38,6 +42,10 @@ struct DispatchBenchmark: AsyncParsableCommand {
   var processes = 0
   @Option(help: "How long a shard of a light client takes.")
   var shardSeconds = 0.0
+  @Option(help: "Python with ray; without it Ray does not run.")
+  var python: String?
+  @Option(help: "scripts/reference_dispatch.py.")
+  var script = "scripts/reference_dispatch.py"
 
   private struct Output: Encodable {
     let benchmark = "dispatch"
@@ -53,6 +61,7 @@ struct DispatchBenchmark: AsyncParsableCommand {
     let p50LeaseMilliseconds: Double
     let p99LeaseMilliseconds: Double
     let peakMegabytes: Int
+    let ray: RayRun?
 
     enum CodingKeys: String, CodingKey {
       case benchmark, shards, workers, slots, processes, seconds
@@ -63,7 +72,37 @@ struct DispatchBenchmark: AsyncParsableCommand {
       case p50LeaseMilliseconds = "p50_lease_ms"
       case p99LeaseMilliseconds = "p99_lease_ms"
       case peakMegabytes = "peak_rss_mb"
+      case ray
     }
+  }
+
+  /// What `reference_dispatch.py` prints.
+  private struct RayRun: Codable {
+    let version: String
+    let tasksPerSecond: Double
+    let cpuMillisecondsPerTask: Double
+
+    enum CodingKeys: String, CodingKey {
+      case version
+      case tasksPerSecond = "tasks_per_s"
+      case cpuMillisecondsPerTask = "cpu_ms_per_task"
+    }
+  }
+
+  private func runRay() throws -> RayRun? {
+    guard let python else { return nil }
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments = [python, script, "\(shards)"]
+    let pipe = Pipe()
+    process.standardOutput = pipe
+    try process.run()
+    let text = try pipe.fileHandleForReading.readToEnd() ?? Data()
+    process.waitUntilExit()
+    guard process.terminationStatus == 0 else {
+      throw ValidationError("\(python) \(script) ended with \(process.terminationStatus).")
+    }
+    return try JSONDecoder().decode(RayRun.self, from: text)
   }
 
   func validate() throws {
@@ -79,6 +118,7 @@ struct DispatchBenchmark: AsyncParsableCommand {
   }
 
   func run() async throws {
+    let rayBefore = try runRay()
     let directory = FileManager.default.temporaryDirectory
       .appendingPathComponent("biassweep-bench-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
@@ -94,7 +134,7 @@ struct DispatchBenchmark: AsyncParsableCommand {
     let coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, version: "bench", keepLeases: false,
       logger: logger)
-    let server = CoordinatorServer(
+    let server = try CoordinatorServer(
       coordinator: coordinator,
       artifacts: try ArtifactStore(directory: directory.appendingPathComponent("artifacts")),
       host: "127.0.0.1", port: 0)
@@ -116,6 +156,8 @@ struct DispatchBenchmark: AsyncParsableCommand {
       gaps.isEmpty ? 0 : gaps[min(gaps.count - 1, gaps.count * share / 100)] * 1000
     }
     let idle = gaps.reduce(0, +)
+    let ray = [rayBefore, try runRay()].compactMap(\.self)
+      .max { $0.tasksPerSecond < $1.tasksPerSecond }
     try BenchmarkOutput.print(
       Output(
         shards: shards, workers: workers, slots: slots, processes: processes, seconds: seconds,
@@ -124,7 +166,7 @@ struct DispatchBenchmark: AsyncParsableCommand {
         coordinatorCores: processes > 0 ? cpu / seconds : nil,
         utilisation: shardSeconds > 0 ? seen.busySeconds / (seen.busySeconds + idle) : nil,
         p50LeaseMilliseconds: percentile(50), p99LeaseMilliseconds: percentile(99),
-        peakMegabytes: BenchmarkOutput.peakMegabytes()))
+        peakMegabytes: BenchmarkOutput.peakMegabytes(), ray: ray))
   }
 }
 
@@ -208,8 +250,15 @@ private final class ClientProcesses: DispatchLoad {
       let output = pipe.fileHandleForReading
       running.withLock {
         $0.append(
-          Task.detached {
-            let text = try output.readToEnd() ?? Data()
+          Task {
+            // On a thread of its own: as many waiting readers as processors would leave none of the
+            // async runtime's threads to the coordinator.
+            let text = try await withCheckedThrowingContinuation {
+              (continuation: CheckedContinuation<Data, any Error>) in
+              Thread.detachNewThread {
+                continuation.resume(with: Result { try output.readToEnd() ?? Data() })
+              }
+            }
             return try JSONDecoder().decode(LightClients.Output.self, from: text)
           })
       }

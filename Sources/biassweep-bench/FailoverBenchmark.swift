@@ -68,7 +68,7 @@ struct FailoverBenchmark: AsyncParsableCommand {
     let coordinator = try Coordinator(
       definition: definition, plan: definition.plan, ledger: ledger, version: "bench",
       keepLeases: false, logger: logger)
-    let server = CoordinatorServer(
+    let server = try CoordinatorServer(
       coordinator: coordinator,
       artifacts: try ArtifactStore(directory: directory.appendingPathComponent("artifacts")),
       host: "127.0.0.1", port: 0)

@@ -153,7 +153,7 @@ struct RecoveryBenchmark: AsyncParsableCommand {
       definition: definition, plan: plan, ledger: ledger, version: "bench", keepLeases: true,
       logger: logger)
     let recovered = elapsed()
-    let server = CoordinatorServer(
+    let server = try CoordinatorServer(
       coordinator: coordinator,
       artifacts: try ArtifactStore(directory: directory.appendingPathComponent("artifacts")),
       host: "127.0.0.1", port: 0)

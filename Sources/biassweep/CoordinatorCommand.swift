@@ -71,7 +71,7 @@ struct CoordinatorCommand: AsyncParsableCommand {
     let session = try SweepSession(
       selection: selection, ledger: ledger, keepLeases: true, again: again,
       checkpointSpace: checkpointSpace, logger: log.logger)
-    let server = CoordinatorServer(
+    let server = try CoordinatorServer(
       coordinator: session.coordinator, artifacts: session.artifacts,
       inputs: StudyInputs(spec: await session.coordinator.spec).catalogue(logger: session.logger),
       host: host, port: port, security: security, logger: log.logger)
@@ -93,7 +93,12 @@ struct CoordinatorCommand: AsyncParsableCommand {
       }
     }
     defer { stopper.cancel() }
-    let reopener = Task { try await log.reopenOnHangup() }
+    var renew: (@Sendable () async throws -> Void)?
+    if case .mutualTLS = security {
+      let credentials = self.credentials
+      renew = { try server.renew(try credentials.security(.coordinator)) }
+    }
+    let reopener = Task { [renew] in try await log.reopenOnHangup(renewing: renew) }
     defer { reopener.cancel() }
     let host = self.host
     let addressFile = self.addressFile

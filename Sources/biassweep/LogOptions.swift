@@ -34,11 +34,20 @@ struct Log: Sendable {
     }
   }
 
-  /// Opens the log file anew at each SIGHUP, until cancelled. Without a log file SIGHUP keeps its
-  /// usual meaning: the terminal is gone, and the process ends.
-  func reopenOnHangup() async throws {
-    guard path != nil else { return }
+  /// Opens the log file and reads the credentials anew at each SIGHUP, until cancelled. Without
+  /// either SIGHUP keeps its usual meaning: the terminal is gone, and the process ends.
+  func reopenOnHangup(renewing renew: (@Sendable () async throws -> Void)?) async throws {
+    guard path != nil || renew != nil else { return }
     for await _ in await UnixSignalsSequence(trapping: .sighup) {
+      if let renew {
+        do {
+          try await renew()
+          logger.notice("credentials read anew")
+        } catch {
+          logger.error("the credentials stay as they were", metadata: ["error": "\(error)"])
+        }
+      }
+      guard path != nil else { continue }
       do {
         try output.reopen()
         logger.info("log opened anew")

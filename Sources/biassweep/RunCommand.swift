@@ -62,7 +62,7 @@ struct RunCommand: AsyncParsableCommand {
       logger: Log(path: nil, format: .text, level: verbose ? .info : .warning).logger)
     let coordinator = session.coordinator
     let start = await coordinator.summary()
-    let server = CoordinatorServer(
+    let server = try CoordinatorServer(
       coordinator: coordinator, artifacts: session.artifacts, host: "127.0.0.1", port: 0,
       logger: session.logger)
     let processors = ProcessInfo.processInfo.activeProcessorCount

@@ -137,7 +137,18 @@ struct WorkerCommand: AsyncParsableCommand {
       }
     }
     defer { stopper.cancel() }
-    let reopener = Task { try await log.reopenOnHangup() }
+    var renew: (@Sendable () async throws -> Void)?
+    if case .mutualTLS = security {
+      let credentials = self.credentials
+      renew = {
+        let fresh = try credentials.security(.worker)
+        guard fresh.allows(worker: info.id) else {
+          throw InfrastructureError(description: "They are not those of worker \(info.id).")
+        }
+        await worker.renew(fresh)
+      }
+    }
+    let reopener = Task { [renew] in try await log.reopenOnHangup(renewing: renew) }
     defer { reopener.cancel() }
     try await worker.run()
   }

@@ -15,13 +15,15 @@ final class Deployment: Sendable {
   let definition: SweepDefinition
   let ledgerPath: String
   private let checkpointBytesMax: Int
+  private let workerBytesMax: Int
   private let checkpoints = Mutex<CheckpointStore?>(nil)
 
   init(
     seeds: Int = 4, biases: [BiasType] = [.contextualSingleExplicit],
-    checkpointBytesMax: Int = 1 << 30
+    checkpointBytesMax: Int = 1 << 30, workerBytesMax: Int = 1 << 30, stragglerFactor: String = "0"
   ) throws {
     self.checkpointBytesMax = checkpointBytesMax
+    self.workerBytesMax = workerBytesMax
     directory = FileManager.default.temporaryDirectory
       .appendingPathComponent("biassweep-test-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
@@ -47,6 +49,7 @@ final class Deployment: Sendable {
                 entry("disconnect_grace_seconds", scalar("0.05")),
                 entry("heartbeat_seconds", scalar("0.1")), entry("lease_seconds", scalar("20")),
                 entry("retry_backoff_seconds", scalar("0.05")),
+                entry("straggler_factor", scalar(stragglerFactor)),
               ], nowhere)),
         ], nowhere), catalogue: .sample)
   }
@@ -72,6 +75,7 @@ final class Deployment: Sendable {
     inputs: InputCatalogue = .empty, security: ConnectionSecurity = .plaintext,
     connectionLimits: ConnectionLimits = ConnectionLimits(), callLimits: CallLimits = CallLimits(),
     serverLogger: Logger = Deployment.logger,
+    onServing: @Sendable (CoordinatorServer) -> Void = { _ in },
     onListening: @escaping @Sendable (Int, Coordinator) async throws -> Void
   ) async throws -> SweepSummary {
     let ledger = try Ledger(
@@ -80,12 +84,13 @@ final class Deployment: Sendable {
       directory: URL(fileURLWithPath: checkpointDirectory), bytesMax: checkpointBytesMax)
     checkpoints.withLock { $0 = store }
     let coordinator = try Coordinator(
-      definition: definition, plan: plan, ledger: ledger, checkpoints: store, version: "test",
-      keepLeases: keepLeases, logger: Self.logger)
-    let server = CoordinatorServer(
+      definition: definition, plan: plan, ledger: ledger, checkpoints: store,
+      workerBytesMax: workerBytesMax, version: "test", keepLeases: keepLeases, logger: Self.logger)
+    let server = try CoordinatorServer(
       coordinator: coordinator, artifacts: try artifacts, inputs: inputs, host: host, port: port,
       security: security, connectionLimits: connectionLimits, callLimits: callLimits,
       logger: serverLogger)
+    onServing(server)
     let summary = try await server.run { try await onListening($0, coordinator) }
     try ledger.close()
     return summary
@@ -103,6 +108,7 @@ final class Deployment: Sendable {
     _ name: String, port: Int, slots: Int = 1, security: ConnectionSecurity = .plaintext,
     version: String = "test", inputs: [String: String] = ["model": "m"],
     checkpoints: CheckpointPlace? = nil, patience: Duration = .seconds(20),
+    lifetime: Duration? = nil,
     execute: (@Sendable (ShardAssignment, ShardControl) throws -> ShardProduct)? = nil,
     prepare: (@Sendable (SweepSpec, InputSource) throws -> [String: String])? = nil
   ) -> Worker {
@@ -111,7 +117,7 @@ final class Deployment: Sendable {
       host: "127.0.0.1", port: port, security: security, version: version,
       executor: ShardExecutor(
         prepare: prepare ?? { _, _ in inputs }, execute: execute ?? compute),
-      checkpoints: checkpoints, patience: patience, logger: logger)
+      checkpoints: checkpoints, patience: patience, lifetime: lifetime, logger: logger)
   }
 
   /// What an undisturbed shard does.
@@ -152,6 +158,7 @@ final class Gate: Sendable {
   /// Lets `count` shards pass.
   func open(_ count: Int = 1) { for _ in 0..<count { condition.signal() } }
   func wait() { condition.wait() }
+  func wait(atMost seconds: Double) { _ = condition.wait(timeout: .now() + seconds) }
 }
 
 /// Counts, from any thread.

@@ -85,7 +85,7 @@ struct HostileClientTests {
   }
 
   @Test func oversizeMessagesAreRefused() async throws {
-    try await Siege.run { siege in
+    let lines = try await Siege.run { siege in
       let error = await #expect(throws: RPCError.self) {
         try await siege.session([
           Siege.hello("big"), Siege.ready,
@@ -95,9 +95,73 @@ struct HostileClientTests {
           },
         ])
       }
-      // Whether the client still hears why depends on what it was sending when the stream was reset.
-      #expect([.resourceExhausted, .unavailable].contains(error?.code))
+      #expect(error?.code == .resourceExhausted)
+      #expect(error?.message.contains("2097152 are allowed") == true)
+      // Before any answer too, and for calls with one answer.
+      let first = await #expect(throws: RPCError.self) {
+        try await siege.session([Siege.hello(String(repeating: "x", count: 3 << 20))])
+      }
+      #expect(first?.code == .resourceExhausted)
+      let unary = await #expect(throws: RPCError.self) {
+        try await siege.withClient { client in
+          _ = try await Siege.Coordination(wrapping: client).uploadPosition(
+            .with { $0.digest = String(repeating: "x", count: 3 << 20) })
+        }
+      }
+      #expect(unary?.code == .resourceExhausted)
     }
+    #expect(lines.count { $0.contains("a message of 3145") } == 3, "\(lines)")
+  }
+
+  /// No worker can fill the coordinator's disk with products of shards that are never completed.
+  @Test func uploadsThatNothingAccountsForAreLimited() async throws {
+    let lines = try await Siege.run(workerBytesMax: 5 << 20) { siege in
+      try await siege.withClient { client in
+        let service = Siege.Coordination(wrapping: client)
+        @Sendable func upload(_ number: UInt8) async throws {
+          let data = Data(repeating: number, count: 1 << 20)
+          _ = try await service.upload(requestProducer: { writer in
+            for part in 0..<2 {
+              try await writer.write(
+                .with {
+                  if part == 0 { $0.digest = ContentDigest(of: data + data).description }
+                  $0.data = data
+                })
+            }
+          })
+        }
+        try await upload(1)
+        try await upload(2)
+        try await upload(2)
+        let error = await #expect(throws: RPCError.self) { try await upload(3) }
+        #expect(error?.code == .resourceExhausted)
+      }
+      let directory = try siege.deployment.artifacts.directory.path
+      let names = try FileManager.default.contentsOfDirectory(atPath: directory)
+      #expect(names.count { !$0.hasSuffix(".partial") } == 2)
+    }
+    #expect(lines.contains { $0.contains("has filled the 5242880 bytes") })
+  }
+
+  @Test func oldProductsThatNothingAccountsForAreRemoved() throws {
+    let deployment = try Deployment(seeds: 1)
+    let store = try deployment.artifacts
+    func add(_ text: String, hoursOld: Double) throws -> ContentDigest {
+      let digest = ContentDigest(of: text.utf8)
+      let url = store.url(for: digest)
+      try Data(text.utf8).write(to: url)
+      try FileManager.default.setAttributes(
+        [.modificationDate: Date(timeIntervalSinceNow: -3600 * hoursOld)],
+        ofItemAtPath: url.path)
+      return digest
+    }
+    let (used, forgotten) = (try add("used", hoursOld: 50), try add("forgotten", hoursOld: 50))
+    let fresh = try add("fresh", hoursOld: 1)
+    let note = store.directory.appendingPathComponent("README")
+    try Data("mine".utf8).write(to: note)
+    try store.retain([used])
+    #expect(store.contains(used) && store.contains(fresh) && !store.contains(forgotten))
+    #expect(FileManager.default.fileExists(atPath: note.path))
   }
 
   @Test(arguments: [

@@ -97,6 +97,84 @@ struct MutualTLSTests {
     }
   }
 
+  /// An upload names the lease that it belongs to, and the caller must be its holder.
+  @Test func aWorkerCannotUploadForAnother() async throws {
+    let lines = try await besideCoordinator { siege in
+      for worker in ["node1/good", "node1", "node22", ""] {
+        let holder = Biassweep_V1_LeaseHolder.with {
+          $0.worker = worker
+          $0.token = 1
+        }
+        let digest = ContentDigest(of: "false".utf8).description
+        try await siege.withClient(.mutualTLS(credentials(.worker, "node2"))) { client in
+          let service = Siege.Coordination(wrapping: client)
+          let upload = await #expect(throws: RPCError.self) {
+            _ = try await service.upload(requestProducer: { writer in
+              try await writer.write(
+                .with {
+                  $0.digest = digest
+                  $0.bytes = 5
+                  $0.checkpointOf = holder
+                  $0.data = Data("false".utf8)
+                })
+            })
+          }
+          #expect(upload?.code == .permissionDenied, "\(worker)")
+          let position = await #expect(throws: RPCError.self) {
+            _ = try await service.uploadPosition(
+              .with {
+                $0.digest = digest
+                $0.checkpointOf = holder
+              })
+          }
+          #expect(position?.code == .permissionDenied, "\(worker)")
+        }
+      }
+    }
+    #expect(lines.count == 8 && lines.allSatisfy { $0.contains("does not allow to speak for") })
+  }
+
+  /// A coordinator whose certificate is renewed shows the new one, and asks for those of the new
+  /// authority, without being started again; who is connected stays so.
+  @Test func credentialsAreRenewedWhileItRuns() async throws {
+    let successor = try CertificateAuthority(days: 2, now: Date())
+    let deployment = try Deployment(seeds: 1)
+    let listening = Signal<Int>()
+    let serving = Signal<CoordinatorServer>()
+    let started = Signal<Bool>()
+    let gate = Gate()
+    async let summary = deployment.serve(
+      security: .mutualTLS(credentials(.coordinator, "head")), onServing: { serving.send($0) }
+    ) { port, _ in listening.send(port) }
+    let port = try #require(await listening.next())
+    let server = try #require(await serving.next())
+    let before = Task {
+      try await Deployment.worker(
+        "node1/1", port: port, security: .mutualTLS(credentials(.worker, "node1"))
+      ) { assignment, control in
+        started.send(true)
+        gate.wait()
+        return try Deployment.compute(assignment, control)
+      }.run()
+    }
+    _ = await started.next()
+    #expect(throws: CredentialError.otherSecurity) { try server.renew(.plaintext) }
+    try server.renew(.mutualTLS(credentials(.coordinator, "head", by: successor)))
+    let late = await #expect(throws: WorkerError.self) {
+      try await Deployment.worker(
+        "node2/1", port: port, security: .mutualTLS(credentials(.worker, "node2"))
+      ).run()
+    }
+    #expect("\(String(describing: late))".contains("No trust"))
+    let renewed = Deployment.worker(
+      "node3/1", port: port, security: .mutualTLS(try credentials(.worker, "node3")))
+    await renewed.renew(.mutualTLS(try credentials(.worker, "node3", by: successor)))
+    gate.open(1000)
+    try await renewed.run()
+    try await before.value
+    #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
+  }
+
   @Test func aWorkerCannotSpeakForAnother() async throws {
     let lines = try await besideCoordinator { siege in
       let error = await #expect(throws: RPCError.self) {

@@ -25,9 +25,10 @@ struct Siege: Sendable {
   static func run(
     security: ConnectionSecurity = .plaintext, worker: ConnectionSecurity = .plaintext,
     workerName: String = "good", connectionLimits: ConnectionLimits = ConnectionLimits(),
-    callLimits: CallLimits = CallLimits(), _ attack: (Siege) async throws -> Void
+    callLimits: CallLimits = CallLimits(), workerBytesMax: Int = 1 << 30,
+    _ attack: (Siege) async throws -> Void
   ) async throws -> [String] {
-    let deployment = try Deployment(seeds: 1)
+    let deployment = try Deployment(seeds: 1, workerBytesMax: workerBytesMax)
     let recorder = LogRecorder()
     let listening = Signal<Int>()
     async let summary = deployment.serve(

@@ -2,6 +2,7 @@ import Foundation
 import GRPCCore
 import SweepCoordinator
 import SweepCore
+import SweepLedger
 import SweepRPC
 import SweepWorker
 import Testing
@@ -47,6 +48,31 @@ struct SteeringTests {
         return rows
       }
     }
+  }
+
+  @Test func aPrioritisedShardComesFirst() async throws {
+    let deployment = try Deployment(seeds: 2)
+    let last = try #require(deployment.plan.shards.last { $0.dependency != nil })
+    let listening = Signal<Int>()
+    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let port = try #require(await listening.next())
+    let siege = Siege(deployment: deployment, port: port, recorder: LogRecorder())
+    let reply = try await steer(
+      siege,
+      .with {
+        $0.prioritise = .with {
+          $0.shard = last.id.description
+          $0.priority = 5
+        }
+      })
+    #expect(reply.accepted)
+    let unknown = try await steer(siege, .with { $0.prioritise = .with { $0.shard = "tune/x" } })
+    #expect(!unknown.accepted && unknown.message.contains("tune/x"))
+    try await Deployment.worker("w", port: port).run()
+    _ = try await summary
+    let order = try deployment.reader.attempts(at: nil).sorted { $0.token < $1.token }
+      .map(\.shard)
+    #expect(Array(order.prefix(2)) == [try #require(last.dependency).description, "\(last.id)"])
   }
 
   /// A sweep with one worker that holds its first shard until `body` lets it go.

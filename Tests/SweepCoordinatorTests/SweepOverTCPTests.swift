@@ -7,6 +7,48 @@ import Testing
 
 @Suite(.timeLimit(.minutes(2)))
 struct SweepOverTCPTests {
+  /// A worker whose time is up gets nothing, whatever it asks for.
+  @Test func aWorkerWithoutTimeGetsNothing() async throws {
+    let deployment = try Deployment(seeds: 1)
+    let listening = Signal<Int>()
+    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let port = try #require(await listening.next())
+    let ending = Deployment.worker("ending", port: port, lifetime: .zero)
+    let idle = Task { try await ending.run() }
+    let lasting = Deployment.worker("lasting", port: port, lifetime: .seconds(3600))
+    try await lasting.run()
+    try await idle.value
+    #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
+    let attempts = try deployment.reader.attempts(at: nil)
+    #expect(attempts.allSatisfy { $0.worker == "lasting" } && !attempts.isEmpty)
+  }
+
+  /// The last shard hangs; an idle worker gets a copy of it, whose result counts, and the sweep ends.
+  @Test func anIdleWorkerTakesOverAStraggler() async throws {
+    let deployment = try Deployment(seeds: 2, stragglerFactor: "2")
+    let listening = Signal<Int>()
+    let gate = Gate()
+    let count = Counter()
+    let last = deployment.plan.shards.count
+    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let port = try #require(await listening.next())
+    // Whoever begins the last shard first never ends it by itself.
+    let execute: @Sendable (ShardAssignment, ShardControl) throws -> ShardProduct = {
+      if count.increment() == last {
+        while !$1.isCancelled { gate.wait(atMost: 0.01) }
+        throw CancellationError()
+      }
+      return try Deployment.compute($0, $1)
+    }
+    let workers = ["a", "b"].map { name in
+      Task { try await Deployment.worker(name, port: port, execute: execute).run() }
+    }
+    for worker in workers { try await worker.value }
+    #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
+    let endings = try deployment.reader.attempts(at: nil).map(\.ending)
+    #expect(endings.count == last + 1 && endings.count { $0 == "superseded" } == 1)
+  }
+
   /// Runs the whole sweep with `workers` undisturbed workers.
   private func undisturbed(_ deployment: Deployment, workers: Int, slots: Int) async throws
     -> SweepSummary

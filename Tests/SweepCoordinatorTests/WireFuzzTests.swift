@@ -108,7 +108,7 @@ import Testing
       _ = scheduler.handle(command, now: now)
     }
     #expect(scheduler.contradictions().isEmpty)
-    // The fuzz reaches behind the decoder.
-    #expect(understood > 100)
+    // The same bytes in every run, so the same number; the fuzz reaches behind the decoder.
+    #expect(understood > 130)
   }
 }

@@ -7,8 +7,12 @@ import Testing
 
 /// Ledgers that earlier versions of the schema left behind. `Fixtures/version-N.sqlite` was made by
 /// the program whose schema was version N: six completed shards, a lost attempt, a quarantined
-/// shard, a stopped and resumed sweep, and one lease that still runs.
+/// shard, a stopped and resumed sweep, and one lease that still runs; from version 2 on also what
+/// operators do (cancelled and retried shards, a drained worker, a pause); from version 3 on a
+/// snapshot of that time's form.
 struct LedgerMigrationTests {
+  static let versions = [1, 2, 3]
+
   private let directory: TemporaryDirectory
   private let path: String
 
@@ -36,7 +40,7 @@ struct LedgerMigrationTests {
       })
   }
 
-  @Test(arguments: [1])
+  @Test(arguments: Self.versions)
   func oldLedgerBecomesOneOfTheNewestVersion(version: Int) throws {
     try copyFixture(version)
     let kept = """
@@ -63,18 +67,58 @@ struct LedgerMigrationTests {
     #expect(problems == ["ok"])
   }
 
-  @Test(arguments: [1])
+  @Test(arguments: Self.versions)
   func oldLedgerIsReadAsItIs(version: Int) throws {
     try copyFixture(version)
     let before = try bytes(path)
     let reader = try LedgerReader(path: path)
     let status = try reader.status(now: 2_000)
     #expect(status.completed == 2 && status.trials == 36)
-    #expect(status.shardsQuarantined == 0 && status.attempts == 9)
+    #expect(status.shardsQuarantined == 0 && status.attempts == (version == 1 ? 9 : 10))
     #expect(try reader.trialResults().count == 4)
     #expect(
       try reader.resultDigest().description
         == "8b1411390638fb90e67253221a8255f1fce23ef31aba838fa7ef3d4489fba1fb")
     #expect(try bytes(path) == before)
+  }
+
+  /// The events of every version mean what they meant: replayed, they give the state of the tables.
+  @Test(arguments: Self.versions)
+  func oldEventsAreUnderstood(version: Int) throws {
+    try copyFixture(version)
+    try Ledger.migrate(path: path)
+    let payloads = try rawDatabase(path).read {
+      try String.fetchAll($0, sql: "SELECT payload FROM event ORDER BY sequence")
+    }
+    let events = try payloads.map {
+      try JSONDecoder().decode(SweepEvent.self, from: Data($0.utf8))
+    }
+    let plan = try SampleSweep().plan
+    let known = Set(plan.shards.map(\.id))
+    var scheduler = Scheduler(plan: plan, policy: ExecutionPolicy(), seed: 1)
+    for event in events {
+      if case .shardLeased(let shard, _, _, _) = event { try #require(known.contains(shard)) }
+      scheduler.apply(event, now: .zero)
+    }
+    let tables = try rawDatabase(path).read {
+      try Row.fetchAll($0, sql: "SELECT state, count(*) AS shards FROM shard GROUP BY state")
+    }
+    let counts = Dictionary(
+      uniqueKeysWithValues: tables.map { ($0["state"] as String, $0["shards"] as Int) })
+    let summary = scheduler.summary
+    #expect(summary.shardsCompleted == counts["completed"])
+    #expect(summary.shardsRunning == counts["leased"])
+    #expect(summary.shardsCancelled == counts["cancelled", default: 0])
+    #expect(summary.shardsQuarantined == counts["quarantined", default: 0])
+    #expect(scheduler.drained == (version == 1 ? [] : ["worker-2"]))
+    let snapshot = try rawDatabase(path).read {
+      try Data.fetchOne($0, sql: "SELECT state FROM snapshot")
+    }
+    #expect((snapshot != nil) == (version >= 3))
+    if let snapshot {
+      let restored = Scheduler(
+        plan: plan, policy: ExecutionPolicy(), seed: 1, snapshot: snapshot, now: .zero)
+      #expect(restored == nil, "a snapshot of another form is passed over")
+    }
   }
 }
