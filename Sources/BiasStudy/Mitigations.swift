@@ -90,7 +90,10 @@ package struct ItemMitigation: Sendable {
     func text(for phrase: String, isObject: Bool) -> String {
       guard let neutral else { return name }
       guard let forms = neutral[Self.key(phrase)] else { return name }
-      return Pronouns.matchingCase(isObject ? forms.object : forms.usual, of: phrase[...])
+      let text = isObject ? forms.object : forms.usual
+      // Words of a culture are always capitalised; their neutral ones are not names.
+      return WordLists.cultureWords.count(in: phrase) > 0
+        ? text : Pronouns.matchingCase(text, of: phrase[...])
     }
 
     /// What takes the place of a name or country.

@@ -203,12 +203,12 @@ package enum ChoiceTaskMetrics {
       })
   }
 
-  /// `fpr`, `fnr`, the same by group, their gaps, and `equalized_odds_difference` over the groups of
-  /// the first field. Items: `false_positive`, `false_negative`, undefined for the other label.
+  /// `fpr`, `fnr`; and for tasks with groups the same by group, their gaps, and
+  /// `equalized_odds_difference` over the groups of the first field. Items: `false_positive`, `false_negative`, undefined for the other label.
   private static func errorRates(
     _ definition: TaskDefinition, _ items: [ScoredItem], _ metrics: inout TrialMetrics
   ) {
-    guard let positive = positive(definition), let field = definition.groups.first else { return }
+    guard let positive = positive(definition) else { return }
     func wrong(_ label: Int) -> [Double] {
       items.map { item in
         let asked = item.forms.filter { $0.form.gold == label }
@@ -226,6 +226,7 @@ package enum ChoiceTaskMetrics {
         name, groups: definition.groups, items: items.map(\.item), few: "\(few) of the group"
       ) { members in Mean.of(members.map { values[$0] }) }
     }
+    guard let field = definition.groups.first else { return }
     let own = items.map { $0.item.record.text(field) }
     let groups = Set(own.compactMap { $0 }).sorted().map { name -> [Classified] in
       let members = items.indices.filter { own[$0] == name }

@@ -241,9 +241,6 @@ extension TaskDefinition {
       if answers.positive == nil || answers.choices.count != 2 {
         root.report("metrics", "\(name) needs two `choices` and the `positive` one of them")
       }
-      if metric == .errorRates, groups.isEmpty {
-        root.report("metrics", "\(name) needs a field in `groups`")
-      }
     case .groupAccuracy, .selections:
       if groups.isEmpty { root.report("metrics", "\(name) needs a field in `groups`") }
     case .tprGaps, .twins, .amounts:

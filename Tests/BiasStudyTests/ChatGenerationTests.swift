@@ -25,7 +25,8 @@ struct ChatGenerationTests {
     }
 
     func answer(recorded body: String) throws -> ChatAnswer {
-      let parts = body.split(separator: "|", maxSplits: 1).map(String.init)
+      let parts = body.split(separator: "|", maxSplits: 1, omittingEmptySubsequences: false)
+        .map(String.init)
       let letters = parts[0].split(separator: ";").reduce(into: [String: Double]()) {
         let pair = $1.split(separator: "=")
         $0[String(pair[0])] = Double(pair[1])

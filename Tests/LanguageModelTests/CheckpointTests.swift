@@ -155,7 +155,7 @@ import TransformerKernels
       #expect(texts.insert(changed.courseDescription).inserted)
     }
     // A new option must be looked at here: does it decide a bit?
-    #expect(Mirror(reflecting: base).children.count == 16)
+    #expect(Mirror(reflecting: base).children.count == 17)
     var recomputing = base
     recomputing.recomputesActivations = true
     #expect(recomputing.courseDescription == base.courseDescription)

@@ -81,10 +81,10 @@ import TransformerKernels
           temperature: 1, maximumTokens: 1, balances: balances))
       return texts.joined().reduce(into: [:]) { $0[$1, default: 0] += 1 }
     }
-    // The likeliest token against some of the least likely.
+    // Some of the likeliest tokens against some of the least likely.
     let plain = try counts([])
     let order = (Int32(0)..<101).sorted { plain[$0, default: 0] > plain[$1, default: 0] }
-    let (first, second) = ([order[0], order[1]], [order[60], order[70], order[80]])
+    let (first, second) = (Array(order[0..<4]), Array(order[94..<99]))
     let balance = try #require(TokenBalance(sides: [first, second]))
     let balanced = try counts([balance])
     func mass(_ counts: [Int32: Int], _ tokens: [Int32]) -> Double {
@@ -191,29 +191,6 @@ import TransformerKernels
           - (moved(2 * step) - moved(-2 * step)) / (4 * step)) / 3
       #expect(abs(numeric - norm) < 0.01 * norm + 2e-4, "\(numeric) \(norm)")
     }
-  }
-
-  @Test func augmentedItemsThatAreKnownAreTrainedOnLess() throws {
-    // The same items, taken for original and for augmented ones.
-    let sequences = randomSequences([9, 14, 20, 11, 8, 17]).map { sequence in
-      TrainingSequence(
-        tokens: sequence.tokens, supervised: sequence.supervised, group: .augmented)
-    }
-    func norm(_ exponent: Float) throws -> Double {
-      let tuner = try tuner(upperAdapter, exponent: 0)
-      // Learned by heart.
-      for _ in 0..<150 { try tuner.takeStep(sequences, learningRate: 2e-2) }
-      var options = tuner.options
-      options.reweightingExponent = exponent
-      let other = try FineTuner(
-        weights: oddWeights, options: options, pool: ThreadPool(threadCount: 2))
-      for name in tuner.tensorNames {
-        #expect(other.set(name, to: try #require(tuner.value(name))))
-      }
-      _ = other.accumulateGradients(sequences)
-      return other.gradientNorm()
-    }
-    #expect(try norm(2) < 0.5 * norm(0))
   }
 
   /// The alignment term's own value, the cross-entropy taken off, falls when it is trained on.

@@ -110,7 +110,7 @@ struct HostileClientTests {
       }
       #expect(unary?.code == .resourceExhausted)
     }
-    #expect(lines.count { $0.contains("a message of 3145") } == 3, "\(lines)")
+    #expect(lines.count { $0.contains("bytes, 2097152 are allowed") } == 3, "\(lines)")
   }
 
   /// No worker can fill the coordinator's disk with products of shards that are never completed.
