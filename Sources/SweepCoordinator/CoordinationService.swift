@@ -39,8 +39,8 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
     guard hello.version == coordinator.version else {
       throw SessionRefusal.otherVersion(worker: hello.version, coordinator: coordinator.version)
     }
-    let digest = try coordinator.spec.digest().description
-    guard hello.specDigest.isEmpty || hello.specDigest == digest else {
+    let welcome = try await coordinator.welcome()
+    guard hello.specDigest.isEmpty || hello.specDigest == welcome.welcome.specDigest else {
       throw SessionRefusal.otherSweep
     }
     guard let worker = hello.workerInfo else {
@@ -50,8 +50,7 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
       throw SessionRefusal.forbidden(
         "the certificate of \(identity.name) does not allow to speak for worker \(worker.id)")
     }
-    try await response.write(
-      .welcome(spec: coordinator.spec, policy: coordinator.policy))
+    try await response.write(welcome)
 
     let (connection, outgoing) = await coordinator.open(worker)
     do {

@@ -21,6 +21,7 @@ package actor Coordinator {
   private let logger: Logger
   private let now: @Sendable () -> Duration
   private var scheduler: Scheduler
+  private var preparedWelcome: CoordinatorMessage?
   private var sessions: [UInt64: Session] = [:]
   /// The session of each worker whose `Ready` was accepted; only it gets assignments.
   private var readyConnections: [String: UInt64] = [:]
@@ -38,6 +39,8 @@ package actor Coordinator {
   private let outcomeContinuation: AsyncThrowingStream<SweepSummary, any Error>.Continuation
   /// Runs commits, so that waiting for the disk does not block a thread of the async runtime.
   private let commits = DispatchQueue(label: "biassweep.ledger")
+  /// Encodes states to be saved, one after the other.
+  private let snapshots = DispatchQueue(label: "biassweep.snapshot")
 
   /// Messages to one worker that were not sent yet; more than this and its connection is given up.
   private static let outgoingMax = 100_000
@@ -120,8 +123,14 @@ package actor Coordinator {
       }
     }
     defer { ticker.cancel() }
-    for try await summary in outcome { return summary }
-    return scheduler.summary
+    var ended: SweepSummary?
+    for try await summary in outcome {
+      ended = summary
+      break
+    }
+    // The caller closes the ledger next.
+    await settleSnapshots()
+    return ended ?? scheduler.summary
   }
 
   /// Carries out what an operator asks for.
@@ -166,6 +175,15 @@ package actor Coordinator {
   package var isFinished: Bool { scheduler.isFinished }
 
   // MARK: Sessions
+
+  /// What every session begins with. Encoding the spec of a large sweep takes milliseconds, and
+  /// after a restart all workers come at once; so it is made once, when the first one asks.
+  package func welcome() throws -> CoordinatorMessage {
+    if let preparedWelcome { return preparedWelcome }
+    let welcome = try CoordinatorMessage.welcome(spec: spec, policy: policy)
+    preparedWelcome = welcome
+    return welcome
+  }
 
   /// Opens a worker's session.
   ///
@@ -311,20 +329,40 @@ package actor Coordinator {
     guard !events.isEmpty else { return }
     let ledger = self.ledger
     unsavedEvents += events.count
-    var state: Data?
+    var state: Scheduler.Snapshot?
     if unsavedEvents >= unsavedEventsMax {
-      state = try scheduler.snapshot(now: now())
+      state = scheduler.takeSnapshot(now: now())
       unsavedEvents = 0
     }
-    let saved = state
-    try await withCheckedThrowingContinuation {
-      (continuation: CheckedContinuation<Void, any Error>) in
+    let last = try await withCheckedThrowingContinuation {
+      (continuation: CheckedContinuation<Int64, any Error>) in
       commits.async {
         continuation.resume(
-          with: Result {
-            try ledger.append(events, now: Date().timeIntervalSince1970, state: saved)
-          })
+          with: Result { try ledger.append(events, now: Date().timeIntervalSince1970) })
       }
+    }
+    if let state { save(state, after: last) }
+  }
+
+  /// Saves a state while the loop goes on: nobody waits for it, and until it is there the one that
+  /// was saved before serves as well.
+  private func save(_ state: Scheduler.Snapshot, after sequence: Int64) {
+    let (ledger, commits, logger) = (self.ledger, self.commits, self.logger)
+    snapshots.async {
+      do {
+        let snapshot = LedgerSnapshot(sequence: sequence, state: try state.encoded())
+        // Its turn among the commits.
+        try commits.sync { try ledger.save(snapshot) }
+      } catch {
+        logger.warning("the state was not saved", metadata: ["error": "\(error)"])
+      }
+    }
+  }
+
+  /// Returns when every state that was to be saved is.
+  private func settleSnapshots() async {
+    await withCheckedContinuation { continuation in
+      snapshots.async { continuation.resume() }
     }
   }
 

@@ -83,7 +83,8 @@ extension Scheduler {
       state.losses.append(record.losses)
       if record.priority != 0 { state.priorities[ordinal] = record.priority }
       state.failedOn[ordinal] = record.failedOn
-      if !record.state.isCompleted {
+      // Only a lease brings results.
+      if record.attempts > 0, !record.state.isCompleted {
         let done = record.shard.trials.map(\.id).filter { completedTrials.contains($0) }
         if !done.isEmpty { state.partialResults[ordinal] = Set(done) }
       }
@@ -117,8 +118,8 @@ extension Scheduler {
   /// - Parameter delays: seconds until a shard may run again, by its ordinal.
   /// - Returns: nil if the state is not one of this plan.
   init?(
-    plan: ShardPlan, policy: ExecutionPolicy, seed: UInt64, restoring state: DurableState,
-    delays: [Int: Double] = [:], now: Duration
+    plan: ShardPlan, planDigest: ContentDigest? = nil, policy: ExecutionPolicy, seed: UInt64,
+    restoring state: DurableState, delays: [Int: Double] = [:], now: Duration
   ) {
     let count = plan.shards.count
     guard
@@ -131,7 +132,7 @@ extension Scheduler {
         Array(state.failedOn.keys), Array(state.partialResults.keys), state.leases.map(\.ordinal),
       ].joined().allSatisfy({ (0..<count).contains($0) })
     else { return nil }
-    self.init(plan: plan, policy: policy, seed: seed)
+    self.init(plan: plan, planDigest: planDigest, policy: policy, seed: seed)
     ready.removeAll()
     completedTrials.reserveCapacity(plan.grid.trials.count)
     completedBy.reserveCapacity(count)

@@ -8,7 +8,8 @@ extension Scheduler {
   /// Raise with every change of `DurableState`, of what follows, or of what they mean.
   private static let snapshotVersion = 2
 
-  private struct Snapshot: Codable {
+  /// What is saved, still to be encoded, which takes longer than taking it.
+  package struct Snapshot: Codable, Sendable {
     var version: Int
     /// Of the plan's shards in their order, because shards are named by their place in it.
     var plan: ContentDigest
@@ -19,11 +20,15 @@ extension Scheduler {
     var state: DurableState
     /// Seconds until a shard that failed may run again.
     var delays: [Int: Double]
+
+    /// - Throws: `EncodingError`, which a correct scheduler never gives rise to.
+    package func encoded() throws -> Data { try JSONEncoder().encode(self) }
   }
 
+  /// The state of this moment, to be encoded by whoever has the time.
+  ///
   /// - Parameter now: as for `handle`.
-  /// - Throws: `EncodingError`, which a correct scheduler never gives rise to.
-  package func snapshot(now: Duration) throws -> Data {
+  package func takeSnapshot(now: Duration) -> Snapshot {
     let now = max(now, lastHandled)
     let state = durableState
     var packed = PackedIntegers()
@@ -38,11 +43,15 @@ extension Scheduler {
         delays[ordinal] = (notBefore - now) / .seconds(1)
       }
     }
-    return try JSONEncoder().encode(
-      Snapshot(
-        version: Self.snapshotVersion, plan: planDigest, shards: Data(packed.bytes), state: state,
-        delays: delays))
+    return Snapshot(
+      version: Self.snapshotVersion, plan: planDigest, shards: Data(packed.bytes), state: state,
+      delays: delays)
   }
+
+  /// The bytes of `takeSnapshot`.
+  ///
+  /// - Throws: as `Snapshot.encoded`.
+  package func snapshot(now: Duration) throws -> Data { try takeSnapshot(now: now).encoded() }
 
   /// The state that a snapshot holds; the events after it are still to be applied.
   ///
@@ -50,8 +59,9 @@ extension Scheduler {
   package init?(
     plan: ShardPlan, policy: ExecutionPolicy, seed: UInt64, snapshot bytes: Data, now: Duration
   ) {
+    let digest = plan.digest
     guard let snapshot = try? JSONDecoder().decode(Snapshot.self, from: bytes),
-      snapshot.version == Self.snapshotVersion, snapshot.plan == plan.digest
+      snapshot.version == Self.snapshotVersion, snapshot.plan == digest
     else { return nil }
     var state = snapshot.state
     var packed = PackedIntegers(bytes: [UInt8](snapshot.shards))
@@ -72,7 +82,8 @@ extension Scheduler {
       state.completedBy.append(token)
     }
     self.init(
-      plan: plan, policy: policy, seed: seed, restoring: state, delays: snapshot.delays, now: now)
+      plan: plan, planDigest: digest, policy: policy, seed: seed, restoring: state,
+      delays: snapshot.delays, now: now)
   }
 }
 

@@ -167,8 +167,13 @@ package struct Scheduler: Sendable {
 
   /// - Parameter seed: of the jitter of retries.
   package init(plan: ShardPlan, policy: ExecutionPolicy, seed: UInt64) {
+    self.init(plan: plan, planDigest: nil, policy: policy, seed: seed)
+  }
+
+  /// - Parameter planDigest: that of the plan, where the caller has it already.
+  init(plan: ShardPlan, planDigest: ContentDigest?, policy: ExecutionPolicy, seed: UInt64) {
     self.policy = policy
-    planDigest = plan.digest
+    self.planDigest = planDigest ?? plan.digest
     records = plan.shards.map { ShardRecord(shard: $0, state: .blocked) }
     ordinals = Dictionary(
       uniqueKeysWithValues: plan.shards.enumerated().map { ($1.id, $0) })

@@ -149,11 +149,13 @@ package final class Ledger: Sendable {
   /// - Parameters:
   ///   - now: wall clock, in seconds since 1970.
   ///   - state: the scheduler's, after these events, to be saved with them.
+  /// - Returns: the last event's number; 0 without events.
   /// - Throws: `LedgerError`; then it is unknown only to this process whether the events are
   ///   recorded, so the caller must end and recover from the ledger.
-  package func append(_ events: [SweepEvent], now: Double, state: Data? = nil) throws {
-    guard !events.isEmpty else { return }
-    try LedgerError.translating(path: path) {
+  @discardableResult
+  package func append(_ events: [SweepEvent], now: Double, state: Data? = nil) throws -> Int64 {
+    guard !events.isEmpty else { return 0 }
+    return try LedgerError.translating(path: path) {
       try pool.write { database in
         var last: Int64 = 0
         let payload = EventPayload()
@@ -167,8 +169,16 @@ package final class Ledger: Sendable {
         if let state {
           try LedgerSnapshot(sequence: last, state: state).save(database)
         }
+        return last
       }
     }
+  }
+
+  /// Saves the scheduler's state as it was after an event that is recorded already.
+  ///
+  /// - Throws: `LedgerError`; then the state that was saved before stands.
+  package func save(_ snapshot: LedgerSnapshot) throws {
+    try LedgerError.translating(path: path) { try pool.write(snapshot.save) }
   }
 
   func writing(_ body: (Database) throws -> Void) throws {

@@ -1,13 +1,18 @@
 import Foundation
 import GRDB
 
-/// The scheduler's state as it was after one event, saved in the same transaction as that event so
-/// that a restart need not replay all of them. The events alone say what holds: a snapshot that
-/// cannot be read is passed over.
+/// The scheduler's state as it was after one event, saved with that event or later, so that a
+/// restart need not replay all of them. The events alone say what holds: a snapshot that cannot be
+/// read is passed over.
 package struct LedgerSnapshot: Sendable {
   /// Number of the last event that is part of it.
   package let sequence: Int64
   package let state: Data
+
+  package init(sequence: Int64, state: Data) {
+    self.sequence = sequence
+    self.state = state
+  }
 
   static func fetch(_ database: Database) throws -> LedgerSnapshot? {
     // A reader may look at a ledger from before there were snapshots.

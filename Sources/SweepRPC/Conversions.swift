@@ -119,7 +119,8 @@ extension CoordinatorMessage {
   ) throws -> CoordinatorMessage {
     var welcome = Biassweep_V1_Welcome()
     welcome.spec = try spec.canonicalJSON()
-    welcome.specDigest = try spec.digest().description
+    // The spec's digest, without encoding it a second time.
+    welcome.specDigest = ContentDigest(of: welcome.spec.utf8).description
     welcome.heartbeatSeconds = policy.heartbeatSeconds
     welcome.leaseSeconds = policy.leaseSeconds
     welcome.checkpointSeconds = policy.checkpointSeconds
