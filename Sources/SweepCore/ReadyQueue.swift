@@ -80,11 +80,6 @@ struct ReadyQueue: Sendable {
     occupied.insert(bucket)
   }
 
-  mutating func removeAll() {
-    for bucket in occupied { buckets[bucket].entries = Heap() }
-    occupied = []
-  }
-
   func head(of bucket: Int) -> Entry? { buckets[bucket].entries.min }
 
   mutating func popHead(of bucket: Int) {

@@ -132,8 +132,7 @@ extension Scheduler {
         Array(state.failedOn.keys), Array(state.partialResults.keys), state.leases.map(\.ordinal),
       ].joined().allSatisfy({ (0..<count).contains($0) })
     else { return nil }
-    self.init(plan: plan, planDigest: planDigest, policy: policy, seed: seed)
-    ready.removeAll()
+    self.init(unqueued: plan, planDigest: planDigest, policy: policy, seed: seed)
     completedTrials.reserveCapacity(plan.grid.trials.count)
     completedBy.reserveCapacity(count)
     for ordinal in records.indices {

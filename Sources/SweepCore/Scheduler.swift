@@ -167,11 +167,18 @@ package struct Scheduler: Sendable {
 
   /// - Parameter seed: of the jitter of retries.
   package init(plan: ShardPlan, policy: ExecutionPolicy, seed: UInt64) {
-    self.init(plan: plan, planDigest: nil, policy: policy, seed: seed)
+    self.init(unqueued: plan, planDigest: nil, policy: policy, seed: seed)
+    for ordinal in records.indices where records[ordinal].shard.dependency == nil {
+      enqueue(ordinal, notBefore: .zero)
+    }
   }
 
+  /// All shards are blocked; the caller says which are not.
+  ///
   /// - Parameter planDigest: that of the plan, where the caller has it already.
-  init(plan: ShardPlan, planDigest: ContentDigest?, policy: ExecutionPolicy, seed: UInt64) {
+  init(
+    unqueued plan: ShardPlan, planDigest: ContentDigest?, policy: ExecutionPolicy, seed: UInt64
+  ) {
     self.policy = policy
     self.planDigest = planDigest ?? plan.digest
     records = plan.shards.map { ShardRecord(shard: $0, state: .blocked) }
@@ -196,11 +203,7 @@ package struct Scheduler: Sendable {
     randomState = seed
     unsettled = plan.shards.count
     for ordinal in records.indices {
-      if let needed = dependencies[ordinal] {
-        records[needed].dependents.append(ordinal)
-      } else {
-        enqueue(ordinal, notBefore: .zero)
-      }
+      if let needed = dependencies[ordinal] { records[needed].dependents.append(ordinal) }
     }
   }
 

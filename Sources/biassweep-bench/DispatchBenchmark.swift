@@ -28,7 +28,7 @@ struct DispatchBenchmark: AsyncParsableCommand {
       EXAMPLES:
         biassweep-bench dispatch --shards 20000 --workers 2 --slots 8 --python venv/bin/python
         biassweep-bench dispatch --shards 20000 --workers 2 --slots 8
-        biassweep-bench dispatch --shards 20000 --workers 1000 --slots 1 --processes 4 \
+        biassweep-bench dispatch --shards 60000 --workers 1000 --slots 1 --processes 2 \
       --shard-seconds 1
       """)
 
@@ -102,7 +102,9 @@ struct DispatchBenchmark: AsyncParsableCommand {
     guard process.terminationStatus == 0 else {
       throw ValidationError("\(python) \(script) ended with \(process.terminationStatus).")
     }
-    return try JSONDecoder().decode(RayRun.self, from: text)
+    // Libraries may print what they like before.
+    let last = text.split(separator: UInt8(ascii: "\n")).last ?? Data()
+    return try JSONDecoder().decode(RayRun.self, from: last)
   }
 
   func validate() throws {
@@ -227,6 +229,10 @@ private final class ClientProcesses: DispatchLoad {
   private let shardSeconds: Double
   private let running = Mutex<[Task<LightClients.Output, any Error>]>([])
 
+  /// From one worker to the next, of all processes: connecting costs both sides more than a shard
+  /// does, and is not what is measured.
+  private static let millisecondsApart = 10
+
   init(processes: Int, workers: Int, slots: Int, shardSeconds: Double) {
     self.processes = processes
     self.workers = workers
@@ -242,7 +248,7 @@ private final class ClientProcesses: DispatchLoad {
       process.arguments = [
         "clients", "--port", "\(port)", "--first", "\(first)", "--workers",
         "\(workers * (index + 1) / processes - first)", "--slots", "\(slots)",
-        "--shard-seconds", "\(shardSeconds)",
+        "--shard-seconds", "\(shardSeconds)", "--apart", "\(Self.millisecondsApart * processes)",
       ]
       let pipe = Pipe()
       process.standardOutput = pipe

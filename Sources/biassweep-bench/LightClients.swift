@@ -19,6 +19,8 @@ struct LightClients: AsyncParsableCommand {
   /// Number of the first worker.
   @Option var first: Int
   @Option var shardSeconds: Double
+  /// Milliseconds from the start of one worker to that of the next.
+  @Option var apart = 10
 
   /// What the workers of a process saw, as one JSON object on standard output.
   struct Output: Codable {
@@ -37,7 +39,7 @@ struct LightClients: AsyncParsableCommand {
       for client in clients {
         group.addTask { try await client.run() }
         // A cluster does not start at one instant either.
-        try await Task.sleep(for: .milliseconds(4))
+        try await Task.sleep(for: .milliseconds(apart))
       }
       try await group.waitForAll()
     }
