@@ -137,7 +137,7 @@ struct AttemptsCommand: AsyncParsableCommand {
     discussion: """
       EXAMPLES:
         biassweep attempts
-        biassweep attempts --shard 'gender/contextual_single_explicit/0.5/none/1'
+        biassweep attempts --shard 'tune/gender/contextual-single-explicit/0.5/none/1'
         biassweep attempts --json | jq '.[] | select(.ending == "failed") | .evidence'
       """)
 

@@ -48,7 +48,7 @@ struct CancelCommand: AsyncParsableCommand {
       unless with --revive.
 
       EXAMPLES:
-        biassweep cancel 'gender/contextual_single_explicit/0.5/none/1' --reason "wrong prompt"
+        biassweep cancel 'tune/gender/contextual-single-explicit/0.5/none/1' --reason "wrong prompt"
         biassweep cancel --sweep --reason "enough seen" --json
       """)
 
@@ -89,7 +89,7 @@ struct RetryCommand: AsyncParsableCommand {
     abstract: "Give shards new attempts: quarantined, cancelled, or waiting after a failure.",
     discussion: """
       EXAMPLES:
-        biassweep retry 'gender/contextual_single_explicit/0.5/none/1'
+        biassweep retry 'tune/gender/contextual-single-explicit/0.5/none/1'
         biassweep retry --quarantined --json
       """)
 
