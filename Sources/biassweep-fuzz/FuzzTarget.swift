@@ -124,6 +124,15 @@ struct FuzzTarget: Sendable {
         _ = try tasks.formatExamples(1, seed: 1, tested: tested)
       }
     },
+    FuzzTarget(name: "grid", summary: "a sweep's spec as users write it, YAML") {
+      input, directory in
+      let spec = try SweepDefinition(
+        document: SpecNode(yaml: String(decoding: input, as: UTF8.self)), catalogue: .builtIn
+      ).spec
+      guard try SweepSpec(canonicalJSON: spec.canonicalJSON()) == spec else {
+        throw FuzzDefect(description: "a valid spec does not survive the wire")
+      }
+    },
     FuzzTarget(name: "spec", summary: "a sweep's spec as it crosses the wire") { input, directory in
       let spec = try SweepSpec(canonicalJSON: String(decoding: input, as: UTF8.self))
       guard try SweepSpec(canonicalJSON: spec.canonicalJSON()) == spec else {
@@ -145,6 +154,8 @@ struct FuzzTarget: Sendable {
     } catch is StudyError {
       return false
     } catch is InvalidTaskFile {
+      return false
+    } catch is InvalidSpec {
       return false
     } catch is CheckpointError {
       return false

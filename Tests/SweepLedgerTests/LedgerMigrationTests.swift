@@ -21,11 +21,14 @@ struct LedgerMigrationTests {
     path = directory.file("sweep.sqlite")
   }
 
-  private func copyFixture(_ version: Int) throws {
+  private func fixture(_ version: Int) throws -> URL {
     let name = "version-\(version)"
-    let fixture = try #require(
+    return try #require(
       Bundle.module.url(forResource: name, withExtension: "sqlite", subdirectory: "Fixtures"))
-    try FileManager.default.copyItem(at: fixture, to: URL(fileURLWithPath: path))
+  }
+
+  private func copyFixture(_ version: Int) throws {
+    try FileManager.default.copyItem(at: fixture(version), to: URL(fileURLWithPath: path))
   }
 
   /// Names and SQL of everything that the schema makes, white space aside.
@@ -65,6 +68,24 @@ struct LedgerMigrationTests {
         + Row.fetchAll($0, sql: "PRAGMA foreign_key_check").map { "\($0)" }
     }
     #expect(problems == ["ok"])
+  }
+
+  /// Whoever adds a version of the schema adds a fixture of the one before.
+  @Test func everyOlderVersionHasAFixture() throws {
+    let fresh = directory.file("fresh.sqlite")
+    _ = try SampleSweep().ledger(fresh)
+    let known = try rawDatabase(fresh).read {
+      try String.fetchAll($0, sql: "SELECT identifier FROM grdb_migrations")
+    }.compactMap(Int.init).sorted()
+    #expect(known.dropLast() == Self.versions[...])
+    for version in Self.versions {
+      let path = directory.file("version-\(version).sqlite")
+      try FileManager.default.copyItem(at: fixture(version), to: URL(fileURLWithPath: path))
+      let found = try rawDatabase(path).read {
+        try String.fetchAll($0, sql: "SELECT identifier FROM grdb_migrations")
+      }
+      #expect(found.compactMap(Int.init).max() == version)
+    }
   }
 
   @Test(arguments: Self.versions)
