@@ -34,6 +34,9 @@ package struct SimulatedCluster {
     case coordinatorCrash, suspension, interruption, slowCommit
   }
 
+  /// The kinds of faults that happen at certain times.
+  package static var faultNames: [String] { Fault.allCases.map { "\($0)" } }
+
   package struct Host {
     let isBad: Bool
     let slowness: Double
@@ -109,8 +112,10 @@ package struct SimulatedCluster {
       package var silentCommits = 0
       package var duplicated = 0
       package var reordered = 0
-      package var clockJumps = 0
+      /// Appends that found the disk full.
       package var fullDisks = 0
+      /// Faults by their kind, of `faultNames`.
+      package var faults: [String: Int] = [:]
       /// Durable events by kind, attempts that did not complete by their ending, and second copies.
       package var events: [String: Int] = [:]
 
@@ -329,6 +334,7 @@ package struct SimulatedCluster {
 
   private mutating func inject(_ fault: Fault) {
     note("fault: \(fault)")
+    counts.faults["\(fault)", default: 0] += 1
     let now = timeline.now
     let host = random.integer(0...hosts.count - 1)
     switch fault {
@@ -375,7 +381,6 @@ package struct SimulatedCluster {
     case .slowCommit:
       coordinator?.nextCommitTakes = random.seconds(0.5, 8)
     case .clockJump:
-      counts.clockJumps += 1
       let jump = random.seconds(-60, 60)
       // Before its start a process has no time.
       if let coordinator, now - coordinator.startedAt + coordinator.clockOffset + jump > .zero {

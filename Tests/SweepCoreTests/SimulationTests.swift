@@ -111,7 +111,9 @@ private struct Tally: CustomStringConvertible {
     count("unanswered batches", outcome.counts.silentCommits)
     count("duplicated messages", outcome.counts.duplicated)
     count("reordered messages", outcome.counts.reordered)
-    count("clock jumps", outcome.counts.clockJumps)
+    for fault in SimulatedCluster.faultNames {
+      count("faults: \(fault)", outcome.counts.faults[fault, default: 0])
+    }
     count("full disks", outcome.counts.fullDisks)
     for ending in AttemptEnding.allCases {
       count("\(ending) attempts", 0)
