@@ -109,6 +109,8 @@ package actor Coordinator {
   /// Where the sweep stands now.
   package func summary() -> SweepSummary { scheduler.summary }
 
+  package func trialsCompleted() -> Int { scheduler.trialsCompleted }
+
   /// Returns when nothing more can happen: all trials have results, or what has none is
   /// quarantined, or the sweep was stopped.
   ///

@@ -75,6 +75,9 @@ extension Scheduler {
 
   package func state(of shard: ShardID) -> ShardState? { ordinals[shard].map { records[$0].state } }
 
+  /// As in `summary`, without looking at all shards.
+  package var trialsCompleted: Int { completedTrials.count }
+
   package func hasResult(_ trial: TrialID) -> Bool { completedTrials.contains(trial) }
 
   package func priority(of shard: ShardID) -> Int {

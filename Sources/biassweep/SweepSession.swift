@@ -76,7 +76,7 @@ struct SweepSession: Sendable {
   /// Keeps the findings up to date until `finish(reducing:)`.
   func startReducing() -> Task<Void, Never> {
     let (reducer, coordinator) = (self.reducer, self.coordinator)
-    return Task { await reducer.follow { await coordinator.summary().trialsCompleted } }
+    return Task { await reducer.follow { await coordinator.trialsCompleted() } }
   }
 
   /// Brings the findings to the last result.

@@ -33,6 +33,32 @@ struct RefusalTests {
     }
   }
 
+  /// A worker that comes back says which sweep it works for. All who belong get the same welcome.
+  @Test func otherSweepIsRefused() async throws {
+    try await besideCoordinator { port, deployment in
+      func greeting(_ digest: ContentDigest) -> WorkerMessage {
+        .with {
+          $0.hello = Biassweep_V1_Hello(
+            worker: WorkerInfo(id: "returned", host: "h", processID: 1, slots: 1, threads: 1),
+            version: "test", specDigest: digest)
+        }
+      }
+      let error = await #expect(throws: RPCError.self) {
+        try await session(port: port, [greeting(ContentDigest(of: [1]))])
+      }
+      #expect(error?.code == .failedPrecondition)
+      #expect("\(String(describing: error))".contains("another sweep"))
+
+      let spec = deployment.definition.spec
+      let digest = try spec.digest()
+      for _ in 1...2 {
+        let answers = try await session(port: port, [greeting(digest)]) { _ in true }
+        #expect(answers.first?.welcome.specDigest == digest.description)
+        #expect(try answers.first?.welcome.spec == spec.canonicalJSON())
+      }
+    }
+  }
+
   @Test func otherInputsAreRefused() async throws {
     let deployment = try Deployment(seeds: 1)
     let listening = Signal<Int>()
