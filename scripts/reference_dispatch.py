@@ -50,7 +50,7 @@ def nothing(number):
 
 
 count = int(sys.argv[1])
-ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1",
+ray.init(address="local", num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1",
          object_store_memory=100 << 20, log_to_driver=False, logging_level="ERROR")
 ray.get([nothing.remote(number) for number in range(2000)])
 cpu, start = cpu_seconds(), time.perf_counter()
