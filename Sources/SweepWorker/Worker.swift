@@ -455,7 +455,15 @@ package actor Worker {
 
   private func revoke(_ token: LeaseToken, reason: String) {
     unacknowledged = unacknowledged.filter { $0.value.token != token }
-    guard let control = running[token] else { return endIfDone() }
+    guard let control = running[token] else {
+      // Once for each lease, however many of its reports come back.
+      if shardOfLease.removeValue(forKey: token) != nil {
+        logger.warning(
+          "lease over, reports dropped",
+          metadata: ["lease.token": "\(token)", "reason": "\(reason)"])
+      }
+      return endIfDone()
+    }
     logger.warning(
       "lease over, shard cancelled", metadata: ["lease.token": "\(token)", "reason": "\(reason)"])
     control.revoke()
