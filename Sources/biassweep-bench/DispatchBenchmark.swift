@@ -28,7 +28,7 @@ struct DispatchBenchmark: AsyncParsableCommand {
       EXAMPLES:
         biassweep-bench dispatch --shards 20000 --workers 2 --slots 8 --python venv/bin/python
         biassweep-bench dispatch --shards 20000 --workers 2 --slots 8
-        biassweep-bench dispatch --shards 60000 --workers 1000 --slots 1 --processes 2 \
+        biassweep-bench dispatch --shards 40000 --workers 1000 --slots 1 --processes 2 \
       --shard-seconds 1
       """)
 
