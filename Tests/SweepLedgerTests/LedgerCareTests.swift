@@ -113,6 +113,22 @@ struct LedgerCareTests {
     #expect(try ledger.snapshot()?.state == saved.state)
   }
 
+  /// A running coordinator takes the state with a commit and saves it some commits later.
+  @Test func aStateMayBeSavedAfterEventsThatItDoesNotHold() throws {
+    let ledger = try sample.ledger(path)
+    let first = sample.opening + sample.completion(of: 0)
+    let last = try ledger.append(first, now: 2_000)
+    #expect(last == Int64(first.count))
+    let state = try scheduler(after: first).snapshot(now: .zero)
+    try ledger.append(sample.completion(of: 1), now: 2_001)
+    try ledger.save(LedgerSnapshot(sequence: last, state: state))
+    let saved = try #require(try ledger.snapshot())
+    #expect(saved.sequence == last && saved.state == state)
+    #expect(try ledger.events(after: last) == sample.completion(of: 1))
+    let found = try verify(path)
+    #expect(found.problems.isEmpty && found.unchecked.isEmpty && found.snapshotSequence == last)
+  }
+
   @Test func backupOfARunningSweepIsALedgerOfOneInstant() throws {
     let ledger = try fill()
     let before = try ledger.events()
