@@ -198,20 +198,20 @@ enum LedgerSchema {
 
     CREATE VIEW trial_result AS
       SELECT trial.id AS trial_id, task, coalesce(bias, 'original') AS bias, ratio, mitigation,
-        seed, round, metric.name AS metric, metric.value AS value
+        seed, metric.name AS metric, metric.value AS value, round
       FROM trial JOIN metric ON metric.trial = trial.id
       ORDER BY trial.ordinal, metric.name;
 
     CREATE VIEW grid_result AS
       SELECT grid_point.task, grid_point.bias, grid_point.ratio, grid_point.mitigation,
-        grid_point.seed, grid_point.round, grid_point.trial AS trial_id, metric.name AS metric,
-        metric.value AS value
+        grid_point.seed, grid_point.trial AS trial_id, metric.name AS metric,
+        metric.value AS value, grid_point.round
       FROM grid_point JOIN metric ON metric.trial = grid_point.trial
       ORDER BY grid_point.ordinal, metric.name;
 
     CREATE VIEW shard_status AS
       SELECT shard.id AS shard_id, shard.kind, shard.domain, shard.bias, shard.ratio,
-        shard.mitigation, shard.seed, shard.round,
+        shard.mitigation, shard.seed,
         CASE WHEN shard.state = 'queued' AND needed.state <> 'completed' THEN 'blocked'
           ELSE shard.state END AS state,
         (SELECT count(*) FROM attempt WHERE attempt.shard = shard.id) AS attempts,
@@ -220,7 +220,7 @@ enum LedgerSchema {
         (SELECT count(*) FROM trial WHERE trial.shard = shard.id) AS trials,
         (SELECT count(*) FROM trial WHERE trial.shard = shard.id
           AND completed_by IS NOT NULL) AS trials_completed,
-        shard.artifact, shard.reason
+        shard.artifact, shard.reason, shard.round
       FROM shard LEFT JOIN shard AS needed ON needed.id = shard.dependency
       ORDER BY shard.ordinal;
     """
