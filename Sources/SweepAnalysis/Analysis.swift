@@ -452,6 +452,7 @@ package struct Analysis {
   /// largest ratio and without mitigation, in each round.
   private mutating func associate(_ inherited: [Inherited]) {
     let names = Set(input.facts.map(\.name)).sorted()
+    let known = Dictionary(grouping: input.facts, by: Property.init)
     let rounds = Set(inherited.map(\.condition.round)).sorted()
     for task in input.tasks where task.relation != .placebo {
       for (headline, round) in task.headlines.flatMap({ line in rounds.map { (line, $0) } }) {
@@ -464,7 +465,8 @@ package struct Analysis {
           $0.condition < $1.condition
         }
         for name in names {
-          let facts = properties(name, task.domain, round: round, ratio: largest)
+          let property = Property(name: name, domain: task.domain, round: round)
+          let facts = Self.values(known[property, default: []], ratio: largest)
           let pairs = cells.compactMap { cell in
             facts[cell.condition.bias].map { (x: $0, y: abs(cell.standardised)) }
           }
@@ -494,16 +496,30 @@ package struct Analysis {
     }
   }
 
-  /// A property of the D_a of a domain by bias type. In the first round one set serves all; in later
-  /// ones each seed has its own, and the mean over those without mitigation counts.
-  private func properties(
-    _ name: String, _ domain: Domain, round: Int, ratio: Double
-  ) -> [String: Double] {
-    let facts = input.facts.filter {
-      $0.name == name && $0.domain == domain && $0.round == round
+  /// A property of D_a in the sets of a domain and round.
+  private struct Property: Hashable {
+    let name: String
+    let domain: Domain
+    let round: Int
+
+    init(name: String, domain: Domain, round: Int) {
+      self.name = name
+      self.domain = domain
+      self.round = round
     }
-    if round == 1 { return Dictionary(facts.map { ($0.bias, $0.value) }) { first, _ in first } }
-    let own = facts.filter { $0.ratio == ratio && $0.mitigation == Self.none }
+
+    init(_ fact: AnalysedFact) {
+      self.init(name: fact.name, domain: fact.domain, round: fact.round)
+    }
+  }
+
+  /// A property by bias type. In the first round one set serves all; in later ones each seed has its
+  /// own, and the mean over those without mitigation counts.
+  private static func values(_ facts: [AnalysedFact], ratio: Double) -> [String: Double] {
+    if facts.first?.round == 1 {
+      return Dictionary(facts.map { ($0.bias, $0.value) }) { first, _ in first }
+    }
+    let own = facts.filter { $0.ratio == ratio && $0.mitigation == none }
     return Dictionary(grouping: own, by: \.bias).compactMapValues { mean($0.map(\.value)) }
   }
 
