@@ -21,7 +21,9 @@ extension Scheduler {
   }
 
   /// The shard that this one waits for at once.
-  func needed(by ordinal: Int) -> Int? { records[ordinal].shard.dependency.flatMap { ordinals[$0] } }
+  func needed(by ordinal: Int) -> Int? {
+    records[ordinal].shard.dependency.flatMap { ordinals[$0] }
+  }
 
   /// The shard that was given up and that this one waits for, directly or through others that wait.
   func obstacle(of ordinal: Int) -> ShardRecord? {

@@ -262,7 +262,8 @@ package struct SweepDefinition: Sendable {
     self.spec = SweepSpec(
       name: name, model: model, tasks: definitions.map(\.id), biases: biases, ratios: ratios,
       mitigations: mitigations, seeds: seeds, rounds: rounds, data: data,
-      augmentation: augmentation, training: training, mitigation: mitigation, evaluation: evaluation,
+      augmentation: augmentation, training: training, mitigation: mitigation,
+      evaluation: evaluation,
       taskDefinitions: TaskDefinitions(definitions))
   }
 

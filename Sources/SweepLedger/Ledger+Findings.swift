@@ -132,7 +132,8 @@ package struct RecordedResults: Sendable {
       let id: String = row["id"]
       return Trial(
         task: row["task"], bias: row["bias"], ratio: row["ratio"], mitigation: row["mitigation"],
-        seed: row["seed"], round: row["round"], metrics: metrics[id] ?? [:], items: items[id] ?? [:])
+        seed: row["seed"], round: row["round"], metrics: metrics[id] ?? [:], items: items[id] ?? [:]
+      )
     }
     let roundOfShard = try LedgerSchema.round(of: "shard", in: database)
     facts = try Row.fetchAll(

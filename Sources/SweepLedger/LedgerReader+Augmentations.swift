@@ -44,7 +44,8 @@ extension LedgerReader {
         let id: String = row["id"]
         return AugmentationRecord(
           id: id, domain: row["domain"], bias: row["bias"], round: row["round"],
-          writer: row["dependency"], state: row["state"], artifact: row["artifact"], facts: facts[id] ?? [:])
+          writer: row["dependency"], state: row["state"], artifact: row["artifact"],
+          facts: facts[id] ?? [:])
       }
     }
   }

@@ -151,8 +151,8 @@ struct FindingsSection {
       svg: map.svg(id: id),
       caption:
         "Change of \(what) from γ = 0 to γ = \(NumberText.plain(ratio))"
-        + "\(findings.suffix(round: round)) without mitigation, in standard deviations of the test items (Glass’s Δ). Pale: the "
-        + "95 % interval holds 0, or the task has no skill.")
+        + "\(findings.suffix(round: round)) without mitigation, in standard deviations of the test "
+        + "items (Glass’s Δ). Pale: the 95 % interval holds 0, or the task has no skill.")
   }
 
   // MARK: Tables
@@ -216,7 +216,8 @@ struct FindingsSection {
           findings.of(.mitigationOverall), { $0.mitigation ?? "" },
           {
             [$0.role?.rawValue ?? ""] + ofRound($0) + [
-              $0.text, $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.adjustedText,
+              $0.text, $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing,
+              $0.adjustedText,
               $0.note ?? "",
             ]
           }),

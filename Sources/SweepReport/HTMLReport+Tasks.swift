@@ -80,7 +80,8 @@ struct MetricSection {
       Group(
         rows: zip(results.mitigations, table.cells).enumerated().map { index, row in
           Row(
-            head: index == 0 ? Head(bias: table.variant.name, span: results.mitigations.count) : nil,
+            head: index == 0
+              ? Head(bias: table.variant.name, span: results.mitigations.count) : nil,
             mitigation: row.0,
             cells: zip(results.ratios, row.1).map { CellText($1, metric, ratio: $0, of: results) })
         })

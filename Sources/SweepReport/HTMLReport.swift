@@ -185,6 +185,15 @@ private struct ReportPage {
     func list(_ items: some Sequence<String>) -> String { items.joined(separator: ", ") }
     let (data, training, generator) = (spec.data, spec.training, spec.augmentation)
     let layers = training.topLayers.map { "the top \($0) layers" } ?? "all layers"
+    let rounds =
+      spec.rounds == 1
+      ? []
+      : [
+        NamedText(
+          name: "Rounds",
+          text: "\(spec.rounds); from the second on the fine-tune of the round before writes the "
+            + "augmented data")
+      ]
     return [
       NamedText(name: "Model", text: spec.model),
       NamedText(name: "Tasks", text: list(spec.tasks)),
@@ -192,15 +201,6 @@ private struct ReportPage {
       NamedText(name: "Bias ratios γ", text: list(spec.ratios.map(NumberText.plain))),
       NamedText(name: "Mitigations", text: list(spec.mitigations.map(\.rawValue))),
       NamedText(name: "Seeds", text: list(spec.seeds.map { "\($0)" })),
-    ]
-      + (spec.rounds == 1
-        ? []
-        : [
-          NamedText(
-            name: "Rounds",
-            text: "\(spec.rounds); from the second on the fine-tune of the round before writes the "
-              + "augmented data")
-        ]) + [
       NamedText(
         name: "Data",
         text: "\(data.originalItems) bias-carrying original items a domain, "
@@ -217,7 +217,7 @@ private struct ReportPage {
           + "warm-up \(NumberText.plain(training.warmupFraction)), weight decay "
           + "\(NumberText.plain(training.weightDecay)), gradient clipping "
           + "\(NumberText.plain(training.gradientClip))"),
-    ]
+    ] + rounds
   }
 
   private static func method(_ training: SweepSpec.Training) -> String {

@@ -7,15 +7,15 @@ enum ResultQuery {
     let own = rounds ? ", r.round" : ""
     let joined = rounds ? " AND o.round = r.round" : ""
     return """
-    SELECT r.metric, r.bias, r.mitigation, r.ratio\(own), count(*) AS seeds, avg(r.value) AS mean,
-      min(r.value) AS minimum, max(r.value) AS maximum, avg(r.value - o.value) AS change
-    FROM grid_result AS r LEFT JOIN grid_result AS o
-      ON o.task = r.task AND o.bias = r.bias AND o.mitigation = r.mitigation
-      AND o.seed = r.seed\(joined) AND o.metric = r.metric AND o.ratio = 0
-    WHERE r.task = '\(task.replacing("'", with: "''"))'
-    GROUP BY r.metric, r.bias, r.mitigation, r.ratio\(own)
-    ORDER BY r.metric, r.bias, r.mitigation, r.ratio\(own);
-    """
+      SELECT r.metric, r.bias, r.mitigation, r.ratio\(own), count(*) AS seeds, avg(r.value) AS mean,
+        min(r.value) AS minimum, max(r.value) AS maximum, avg(r.value - o.value) AS change
+      FROM grid_result AS r LEFT JOIN grid_result AS o
+        ON o.task = r.task AND o.bias = r.bias AND o.mitigation = r.mitigation
+        AND o.seed = r.seed\(joined) AND o.metric = r.metric AND o.ratio = 0
+      WHERE r.task = '\(task.replacing("'", with: "''"))'
+      GROUP BY r.metric, r.bias, r.mitigation, r.ratio\(own)
+      ORDER BY r.metric, r.bias, r.mitigation, r.ratio\(own);
+      """
   }
 
   static func doses(rounds: Bool) -> String {

@@ -51,7 +51,8 @@ struct PlanCommand: AsyncParsableCommand {
       try Console.output(
         json: Output(
           trialsDeclared: plan.grid.points.count, trialsDistinct: plan.grid.trials.count,
-          rounds: definition.spec.rounds, fineTunes: plan.fineTuneCount, generationShards: plan.augmentationCount,
+          rounds: definition.spec.rounds, fineTunes: plan.fineTuneCount,
+          generationShards: plan.augmentationCount,
           shards: plan.shards.count, estimatedSeconds: estimate.seconds,
           trunkBytes: estimate.trunkBytes, trunkBytesMax: estimate.trunkLimit))
       return

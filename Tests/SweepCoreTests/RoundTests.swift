@@ -55,7 +55,8 @@ private let roundSketch = """
     }
     for shard in plan.shards {
       guard case .augmentation(let key, _) = shard.work else { continue }
-      #expect(key.writerKey?.shardID == shard.dependency && key.round == (key.writer?.round ?? 0) + 1)
+      #expect(
+        key.writerKey?.shardID == shard.dependency && key.round == (key.writer?.round ?? 0) + 1)
       #expect(key.writerKey.map { $0.domain == key.domain && $0.bias == key.bias } ?? true)
     }
   }
