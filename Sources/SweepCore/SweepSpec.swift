@@ -251,7 +251,9 @@ extension SweepSpec {
       mitigations: try value(.mitigations), seeds: try value(.seeds), rounds: rounds,
       data: try value(.data), augmentation: try value(.augmentation),
       training: try value(.training), mitigation: try value(.mitigation),
-      evaluation: try value(.evaluation), taskDefinitions: try value(.taskDefinitions))
+      evaluation: try value(.evaluation),
+      // Specs from before there were task files have none: see the extension that decodes them.
+      taskDefinitions: try values.decode(TaskDefinitions.self, forKey: .taskDefinitions))
   }
 
   package func encode(to encoder: any Encoder) throws {

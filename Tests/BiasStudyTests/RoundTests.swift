@@ -1,6 +1,7 @@
 import BiasStudy
 import Foundation
 import LanguageModel
+import StudyDocuments
 import SweepCore
 import Synchronization
 import Testing
@@ -193,5 +194,20 @@ struct RoundTests {
       }
       #expect(!reason.isEmpty)
     }
+  }
+
+  /// docs/STUDY.md, "Rounds".
+  @Test func theStudysMultiRoundSpecIsValid() throws {
+    let text = try String(
+      contentsOf: URL(filePath: #filePath).deletingLastPathComponent()
+        .appending(path: "../../docs/STUDY.md"), encoding: .utf8)
+    let rest = try #require(text.range(of: "```yaml\nname: rounds\n"))
+    let block = try #require(text[rest.lowerBound...].dropFirst("```yaml\n".count).range(of: "```"))
+    let yaml = String(text[text.index(rest.lowerBound, offsetBy: 8)..<block.lowerBound])
+    let definition = try SweepDefinition(document: SpecNode(yaml: yaml), catalogue: .builtIn)
+    #expect(definition.spec.rounds == 5)
+    // Of each domain and seed: five rounds, of which the first set is common, and ratio 0.
+    #expect(definition.plan.fineTuneCount == 2 * 3 * 6)
+    #expect(definition.plan.augmentationCount == 2 * (1 + 3 * 4))
   }
 }
