@@ -9,11 +9,7 @@ struct FindingsSection {
   let excluded: [String]
   let hasExcluded: Bool
   let methods: String
-  let query = """
-    SELECT kind, task, metric, bias, ratio, mitigation, predictor, estimate, lower, upper,
-      effect_size, p_value, p_adjusted, seeds, items, note
-    FROM finding ORDER BY kind, task, metric, bias, mitigation, ratio;
-    """
+  let query: String
 
   struct SkillRow {
     let task: String
@@ -44,6 +40,12 @@ struct FindingsSection {
     let findings = FindingTables(data.findings)
     let spec = data.sweep.spec
     isEmpty = data.findings.isEmpty
+    let round = findings.hasRounds ? ", round" : ""
+    query = """
+      SELECT kind, task, metric, bias, ratio, mitigation\(round), predictor, estimate, lower, upper,
+        effect_size, p_value, p_adjusted, seeds, items, note
+      FROM finding ORDER BY kind, task, metric, bias, mitigation, ratio\(round);
+      """
     skills = findings.of(.skill).map { finding in
       SkillRow(
         task: finding.task ?? "", metric: finding.metric ?? "", estimate: finding.levelText,
@@ -51,9 +53,12 @@ struct FindingsSection {
     }
     let tasks = spec.tasks
     let biases = spec.biases.map(\.rawValue)
-    maps = [HeadlineRole.bias, .skill].enumerated().compactMap { index, role in
-      Self.map(
-        findings, role: role, tasks: tasks, biases: biases, id: "inheritance-\(index + 1)")
+    maps = findings.rounds.flatMap { round in
+      [HeadlineRole.bias, .skill].enumerated().compactMap { index, role in
+        Self.map(
+          findings, role: role, round: round, tasks: tasks, biases: biases,
+          id: "inheritance-\(index + 1)" + (round == 1 ? "" : "-round-\(round)"))
+      }
     }
     tables = Self.tables(findings)
     excluded = Self.excluded(findings)
@@ -76,10 +81,13 @@ struct FindingsSection {
     }
     let findings = FindingTables(data.findings)
     let biases = data.sweep.spec.biases.map(\.rawValue)
-    for role in [HeadlineRole.bias, .skill] {
-      let inherited = findings.headlineInheritance(role: role)
+    for (round, role) in findings.rounds.flatMap({ round in
+      [HeadlineRole.bias, .skill].map { (round, $0) }
+    }) {
+      let inherited = findings.headlineInheritance(role: role, round: round)
       guard let ratio = inherited.first?.ratio else { continue }
-      text += "\n### Inheritance of \(role.rawValue) metrics at γ = \(NumberText.plain(ratio))\n\n"
+      text += "\n### Inheritance of \(role.rawValue) metrics at γ = \(NumberText.plain(ratio))"
+      text += "\(findings.suffix(round: round))\n\n"
       text += "Change from γ = 0 without mitigation [95 %]; bold where the interval excludes 0.\n\n"
       text += row(["task", "metric"] + biases) + row([":--", ":--"] + biases.map { _ in "--:" })
       for task in data.sweep.spec.tasks {
@@ -113,9 +121,12 @@ struct FindingsSection {
   // MARK: Heat maps
 
   private static func map(
-    _ findings: FindingTables, role: HeadlineRole, tasks: [String], biases: [String], id: String
+    _ findings: FindingTables, role: HeadlineRole, round: Int, tasks: [String], biases: [String],
+    id: String
   ) -> Map? {
-    let inherited = findings.headlineInheritance(role: role).filter { $0.effectSize != nil }
+    let inherited = findings.headlineInheritance(role: role, round: round).filter {
+      $0.effectSize != nil
+    }
     guard let ratio = inherited.first?.ratio else { return nil }
     let rows = tasks.filter { task in inherited.contains { $0.task == task } }
     let cells = rows.map { task in
@@ -132,15 +143,16 @@ struct FindingsSection {
     }
     let what = role == .bias ? "bias metrics" : "skill metrics"
     let map = HeatMap(
-      title: "Inheritance of \(what) at γ = \(NumberText.plain(ratio))",
+      title: "Inheritance of \(what) at γ = \(NumberText.plain(ratio))"
+        + findings.suffix(round: round),
       description: "Tasks by bias types, in standard deviations of the items at ratio 0.",
       rows: rows, columns: biases, cells: cells)
     return Map(
       svg: map.svg(id: id),
       caption:
-        "Change of \(what) from γ = 0 to γ = \(NumberText.plain(ratio)) without mitigation, in "
-        + "standard deviations of the test items (Glass’s Δ). Pale: the 95 % interval holds 0, or the "
-        + "task has no skill.")
+        "Change of \(what) from γ = 0 to γ = \(NumberText.plain(ratio))"
+        + "\(findings.suffix(round: round)) without mitigation, in standard deviations of the test "
+        + "items (Glass’s Δ). Pale: the 95 % interval holds 0, or the task has no skill.")
   }
 
   // MARK: Tables
@@ -161,9 +173,23 @@ struct FindingsSection {
         finding.mitigation ?? "",
       ]
     }
-    let last = ["estimate [95 %]", "p (Holm)"]
-    func tail(_ finding: Finding) -> [String] { [finding.text, finding.adjustedText] }
+    let round = findings.hasRounds ? ["round"] : []
+    let last = round + ["estimate [95 %]", "p (Holm)"]
+    func ofRound(_ finding: Finding) -> [String] {
+      findings.hasRounds ? ["\(finding.round)"] : []
+    }
+    func tail(_ finding: Finding) -> [String] {
+      ofRound(finding) + [finding.text, finding.adjustedText]
+    }
     return [
+      Table(
+        title: "Drift over the rounds",
+        text:
+          "Change of the metric from the first round, whose D_a the base model wrote, to a later one, "
+          + "paired by seed and item.",
+        columns: ["task", "metric", "bias type", "γ", "mitigation"] + last,
+        rows: rows(findings.of(.drift), { $0.task ?? "" }, { coordinates($0) + tail($0) }),
+        query: sql(.drift)),
       Table(
         title: "Slope over the bias ratio",
         text:
@@ -185,13 +211,13 @@ struct FindingsSection {
         text:
           "How much of the standardised inheritance a mitigation takes off, over all tasks, bias "
           + "types and ratios; signs of whole tasks are flipped for p.",
-        columns: ["mitigation", "metrics", "estimate [95 %]", "p", "p (Holm)", "of"],
+        columns: ["mitigation", "metrics"] + round + ["estimate [95 %]", "p", "p (Holm)", "of"],
         rows: rows(
           findings.of(.mitigationOverall), { $0.mitigation ?? "" },
           {
-            [
-              $0.role?.rawValue ?? "", $0.text,
-              $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.adjustedText,
+            [$0.role?.rawValue ?? ""] + ofRound($0) + [
+              $0.text, $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing,
+              $0.adjustedText,
               $0.note ?? "",
             ]
           }),
@@ -200,21 +226,20 @@ struct FindingsSection {
         title: "Recovery",
         text:
           "1 − inheritance with the mitigation / inheritance without, where the latter is certain.",
-        columns: ["task", "metric", "bias type", "γ", "mitigation", "recovery [95 %]"],
+        columns: ["task", "metric", "bias type", "γ", "mitigation"] + round + ["recovery [95 %]"],
         rows: rows(
           findings.of(.recovery) { $0.estimate != nil }, { $0.task ?? "" },
-          { coordinates($0) + [$0.text] }),
+          { coordinates($0) + ofRound($0) + [$0.text] }),
         query: sql(.recovery)),
       Table(
         title: "Direct against indirect tasks",
         text: "Standardised change of skill metrics: direct tasks less indirect ones.",
-        columns: ["bias type", "γ", "mitigation", "difference", "p", "of"],
+        columns: ["bias type", "γ", "mitigation"] + round + ["difference", "p", "of"],
         rows: rows(
           findings.of(.directAgainstIndirect), { $0.bias ?? "" },
           {
-            [
-              $0.ratio.map(NumberText.plain) ?? "", $0.mitigation ?? "", $0.text,
-              $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.note ?? "",
+            [$0.ratio.map(NumberText.plain) ?? "", $0.mitigation ?? ""] + ofRound($0) + [
+              $0.text, $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.note ?? "",
             ]
           }),
         query: sql(.directAgainstIndirect)),
@@ -223,12 +248,11 @@ struct FindingsSection {
         text:
           "Rank correlation, over bias types, of a property of D_a with the magnitude of what is "
           + "inherited at the largest ratio. The ten strongest of each role.",
-        columns: ["property", "task", "metric", "ρ", "p", "p (Holm)", "bias types"],
+        columns: ["property", "task", "metric"] + round + ["ρ", "p", "p (Holm)", "bias types"],
         rows: rows(
           strongest(findings), { $0.predictor ?? "" },
           {
-            [
-              $0.task ?? "", $0.metric ?? "",
+            [$0.task ?? "", $0.metric ?? ""] + ofRound($0) + [
               $0.estimate.map { NumberText.signed($0, decimals: 2) } ?? NumberText.missing,
               $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.adjustedText,
               "\($0.items)",
@@ -265,6 +289,11 @@ struct FindingsSection {
     func list(_ items: [String]) -> String { items.joined(separator: ", ") }
     let training = spec.training
     let ratios = list(spec.ratios.map(NumberText.plain))
+    let rounds =
+      spec.rounds == 1
+      ? ""
+      : " In each of \(spec.rounds) rounds the base model was fine-tuned anew; from the second round on "
+        + "the model fine-tuned in the round before, under the same conditions and seed, generated D_a."
     return """
       We fine-tuned \(spec.model) on D = D_o ∪ D_a, where D_o holds \
       \(spec.data.originalItems) bias-carrying original items of a domain and \
@@ -278,7 +307,7 @@ struct FindingsSection {
       \(training.topLayers.map { "the top \($0) layers" } ?? "all layers"); AdamW, \
       \(training.epochs) epochs, batches of \(training.batchSize), learning rate \
       \(NumberText.plain(training.learningRate)). Each of \(spec.seeds.count) \
-      seed\(spec.seeds.count == 1 ? "" : "s") fixed adapter and order of data over all conditions. \
+      seed\(spec.seeds.count == 1 ? "" : "s") fixed adapter and order of data over all conditions.\(rounds) \
       Every model was evaluated on \(spec.data.testItems) test items of each task \
       (\(list(spec.tasks))). Differences from γ = 0 are paired by seed and item; intervals are 95 % \
       percentile intervals of 2,000 bootstrap resamples of seeds × clusters of items; p-values are of \

@@ -59,7 +59,7 @@ private struct ReportPage {
   let training: [FactTable]
   let omissions: [OmissionRow]
   let failures: [FailureSection]
-  let dosesQuery = ResultQuery.doses
+  let dosesQuery: String
   let trainingQuery = ResultQuery.training
   let countsQuery = ResultQuery.counts
   let omittedQuery = ResultQuery.omitted
@@ -141,6 +141,7 @@ private struct ReportPage {
         task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables)
     }
     findings = FindingsSection(data)
+    dosesQuery = ResultQuery.doses(rounds: sweep.spec.rounds > 1)
     doses = Self.doseTables(data.facts.filter { $0.kind == "augmentation" })
     training = Self.trainingTables(data.facts.filter { $0.kind == "fine_tune" })
     omissions = data.omissions.map {
@@ -184,6 +185,15 @@ private struct ReportPage {
     func list(_ items: some Sequence<String>) -> String { items.joined(separator: ", ") }
     let (data, training, generator) = (spec.data, spec.training, spec.augmentation)
     let layers = training.topLayers.map { "the top \($0) layers" } ?? "all layers"
+    let rounds =
+      spec.rounds == 1
+      ? []
+      : [
+        NamedText(
+          name: "Rounds",
+          text: "\(spec.rounds); from the second on the fine-tune of the round before writes the "
+            + "augmented data")
+      ]
     return [
       NamedText(name: "Model", text: spec.model),
       NamedText(name: "Tasks", text: list(spec.tasks)),
@@ -207,7 +217,7 @@ private struct ReportPage {
           + "warm-up \(NumberText.plain(training.warmupFraction)), weight decay "
           + "\(NumberText.plain(training.weightDecay)), gradient clipping "
           + "\(NumberText.plain(training.gradientClip))"),
-    ]
+    ] + rounds
   }
 
   private static func method(_ training: SweepSpec.Training) -> String {
@@ -225,23 +235,36 @@ private struct ReportPage {
     return String(decoding: json, as: UTF8.self)
   }
 
-  /// One table per domain: a row per fact, a column per bias type.
+  /// One table per domain: a row per fact, a column per bias type and round. From the second round on
+  /// every fine-tune has a set of its own, and the mean of them is shown.
   private static func doseTables(_ facts: [ShardFact]) -> [FactTable] {
     facts.map(\.domain).unique.map { domain in
       let ofDomain = facts.filter { $0.domain == domain }
-      let biases = ofDomain.compactMap(\.bias).unique
+      let sets = ofDomain.map { DoseColumn(bias: $0.bias ?? "", round: $0.round) }.unique
       let names = ofDomain.map(\.name).unique.sorted()
       return FactTable(
-        caption: "Augmented data of the \(domain) domain", corner: "fact", columns: biases,
+        caption: "Augmented data of the \(domain) domain", corner: "fact",
+        columns: sets.map(\.title),
         rows: names.map { name in
           FactTable.Row(
             name: name,
-            cells: biases.map { bias in
-              ofDomain.first { $0.name == name && $0.bias == bias }
-                .map { NumberText.compact($0.value) } ?? NumberText.missing
+            cells: sets.map { set in
+              let values = ofDomain.filter {
+                $0.name == name && $0.bias == set.bias && $0.round == set.round
+              }.map(\.value)
+              guard let first = values.first else { return NumberText.missing }
+              return NumberText.compact(
+                set.round == 1 ? first : values.reduce(0, +) / Double(values.count))
             })
         })
     }
+  }
+
+  private struct DoseColumn: Hashable {
+    let bias: String
+    let round: Int
+
+    var title: String { round == 1 ? bias : "\(bias), round \(round) (mean)" }
   }
 
   /// One table: a row per fine-tune, a column per fact.

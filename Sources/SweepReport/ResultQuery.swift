@@ -1,24 +1,30 @@
 /// SQL that gives the report's numbers from a ledger, printed beside them.
 enum ResultQuery {
   /// All cells of a task's tables: seeds, mean, and change from ratio 0 paired by seed.
-  static func tables(task: String) -> String {
-    """
-    SELECT r.metric, r.bias, r.mitigation, r.ratio, count(*) AS seeds, avg(r.value) AS mean,
-      min(r.value) AS minimum, max(r.value) AS maximum, avg(r.value - o.value) AS change
-    FROM grid_result AS r LEFT JOIN grid_result AS o
-      ON o.task = r.task AND o.bias = r.bias AND o.mitigation = r.mitigation
-      AND o.seed = r.seed AND o.metric = r.metric AND o.ratio = 0
-    WHERE r.task = '\(task.replacing("'", with: "''"))'
-    GROUP BY r.metric, r.bias, r.mitigation, r.ratio
-    ORDER BY r.metric, r.bias, r.mitigation, r.ratio;
-    """
+  ///
+  /// - Parameter rounds: whether the sweep has more than one.
+  static func tables(task: String, rounds: Bool) -> String {
+    let own = rounds ? ", r.round" : ""
+    let joined = rounds ? " AND o.round = r.round" : ""
+    return """
+      SELECT r.metric, r.bias, r.mitigation, r.ratio\(own), count(*) AS seeds, avg(r.value) AS mean,
+        min(r.value) AS minimum, max(r.value) AS maximum, avg(r.value - o.value) AS change
+      FROM grid_result AS r LEFT JOIN grid_result AS o
+        ON o.task = r.task AND o.bias = r.bias AND o.mitigation = r.mitigation
+        AND o.seed = r.seed\(joined) AND o.metric = r.metric AND o.ratio = 0
+      WHERE r.task = '\(task.replacing("'", with: "''"))'
+      GROUP BY r.metric, r.bias, r.mitigation, r.ratio\(own)
+      ORDER BY r.metric, r.bias, r.mitigation, r.ratio\(own);
+      """
   }
 
-  static let doses = """
-    SELECT shard.domain, shard.bias, fact.name, fact.value
+  static func doses(rounds: Bool) -> String {
+    """
+    SELECT shard.domain, shard.bias\(rounds ? ", shard.round, shard.id" : ""), fact.name, fact.value
     FROM fact JOIN shard ON shard.id = fact.shard
     WHERE shard.kind = 'augmentation' ORDER BY shard.ordinal, fact.name;
     """
+  }
 
   static let training = """
     SELECT shard.id, fact.name, fact.value FROM fact JOIN shard ON shard.id = fact.shard

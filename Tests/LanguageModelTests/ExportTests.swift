@@ -90,6 +90,16 @@ enum PeerPython {
       let read = try TrainedParameters(path: path, for: nano.weights.configuration)
       #expect(read.adapter == adapter && read.baseDigest == nano.weights.digest)
       #expect(try read.encoded() == bytes)
+      let inMemory = try TrainedParameters(
+        encoded: bytes, name: "bytes", for: nano.weights.configuration)
+      #expect(inMemory.adapter == adapter && inMemory.baseDigest == read.baseDigest)
+      #expect(try inMemory.encoded() == bytes)
+      for count in [0, 7, 8, bytes.count / 2, bytes.count - 1] {
+        #expect(throws: ModelFileError.self, "\(count) of \(bytes.count) bytes") {
+          try TrainedParameters(
+            encoded: Array(bytes.prefix(count)), name: "cut", for: nano.weights.configuration)
+        }
+      }
       let ids = nano.reference.ids
       #expect(
         bits(try logits(try read.model(on: nano.weights, pool: pool), batch: ids))
