@@ -273,6 +273,8 @@ private func plainDifference(
     let association = try #require(findings.first { $0.kind == .association })
     #expect(association.estimate == -1 && association.items == 5)
     #expect(abs((association.pValue ?? 0) - 2.0 / 120) < 1e-12)
+    // Every resample of a perfect order is one.
+    #expect(abs((association.lower ?? 0) + 1) < 1e-12 && abs((association.upper ?? 0) + 1) < 1e-12)
   }
 }
 
