@@ -97,7 +97,7 @@ package struct RecordedResults: Sendable {
 
   /// In the grid's order.
   package let trials: [Trial]
-  /// Of the shards that made D_a.
+  /// Of the shards that made D_a, without what a mitigation made of it.
   package let facts: [Fact]
 
   init(_ database: Database) throws {
@@ -131,7 +131,7 @@ package struct RecordedResults: Sendable {
       sql: """
         SELECT shard.domain, shard.bias, fact.name, fact.value
         FROM fact JOIN shard ON shard.id = fact.shard
-        WHERE shard.kind = 'augmentation' AND shard.bias IS NOT NULL
+        WHERE shard.kind = 'augmentation' AND shard.id = 'augment/' || shard.domain || '/' || shard.bias
         ORDER BY shard.ordinal, fact.name
         """
     ).map { Fact(domain: $0[0], bias: $0[1], name: $0[2], value: $0[3]) }

@@ -83,39 +83,24 @@ package struct FindingTables: Sendable {
 
   /// Inheritance at the largest ratio without mitigation as a LaTeX table (booktabs).
   package func latex() -> String {
-    func escaped(_ text: String) -> String {
-      text.reduce(into: "") { text, character in
-        if "&%$#_{}".contains(character) { text += "\\" }
-        text.append(character)
-      }
-    }
-    var text = """
-      % Inherited bias by task and bias type: estimate [95 % interval], Holm-adjusted p.
-      \\begin{tabular}{llrrrr}
-      \\toprule
-      task & bias type & $\\gamma$ & estimate & interval & $p$ \\\\
-      \\midrule
-
-      """
-    for finding in headlineInheritance(role: .bias) {
+    func number(_ value: Double?) -> String { value.map { NumberText.fixed($0) } ?? "--" }
+    let rows = headlineInheritance(role: .bias).map { finding in
       let interval =
         finding.lower.flatMap { lower in
-          finding.upper.map { "[\(Self.ascii(lower)), \(Self.ascii($0))]" }
+          finding.upper.map { "[\(NumberText.fixed(lower)), \(NumberText.fixed($0))]" }
         } ?? "--"
-      let cells = [
-        escaped(finding.task ?? ""), escaped(finding.bias ?? ""),
-        finding.ratio.map(NumberText.plain) ?? "", finding.estimate.map(Self.ascii) ?? "--",
-        interval,
-        finding.adjustedPValue.map(Self.ascii) ?? "--",
+      return [
+        finding.task ?? "", finding.metric ?? "", finding.bias ?? "",
+        finding.ratio.map(NumberText.plain) ?? "", number(finding.estimate), interval,
+        number(finding.adjustedPValue),
       ]
-      text += cells.joined(separator: " & ") + " \\\\\n"
     }
-    return text + "\\bottomrule\n\\end{tabular}\n"
-  }
-
-  private static func ascii(_ value: Double) -> String {
-    let text = NumberText.fixed(value).replacing("−", with: "-")
-    return "$\(text)$"
+    return LaTeXText.table(
+      "Inherited bias by task and bias type: estimate, 95 % interval, Holm-adjusted p.",
+      columns: ["task", "metric", "bias type", "γ", "estimate", "interval", "p"], rows: rows,
+      query: headlineInheritance(role: .bias).first?.ratio.map {
+        ResultQuery.inheritance(role: .bias, ratio: $0)
+      })
   }
 
   /// Inheritance without mitigation at the largest ratio that each condition has.

@@ -13,6 +13,8 @@ package enum HTMLReport {
       "metric": try template(PackageResources.metric_mustache),
       "facts": try template(PackageResources.facts_mustache),
       "findings": try template(PackageResources.findings_mustache),
+      "figure": try template(PackageResources.figure_mustache),
+      "table": try template(PackageResources.table_mustache),
     ])
     return try template(PackageResources.report_mustache)
       .render(ReportPage(data, style: style), library: library)
@@ -42,7 +44,7 @@ package enum ReportError: Error, Sendable, CustomStringConvertible {
 
 /// What report.mustache shows, under the names that it uses. The template escapes text; only `style`
 /// and the fields named `svg` are markup.
-private struct ReportPage {
+struct ReportPage {
   let style: String
   let name: String
   let status: String
@@ -54,6 +56,7 @@ private struct ReportPage {
   let key: [LegendEntry]
   let mitigations: [NamedText]
   let findings: FindingsSection
+  let misalignments: MisalignmentSection
   let tasks: [TaskSection]
   let doses: [FactTable]
   let training: [FactTable]
@@ -66,6 +69,7 @@ private struct ReportPage {
   let failuresQuery = ResultQuery.failures
   let inputsQuery = ResultQuery.inputs
   // Sections of the template that appear at most once, however long their lists.
+  let hasMisalignments: Bool
   let hasDoses: Bool
   let hasTraining: Bool
   let hasOmissions: Bool
@@ -138,10 +142,15 @@ private struct ReportPage {
     }
     tasks = tables.tasks.enumerated().map { index, task in
       TaskSection(
-        task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables)
+        task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables,
+        hasLevels: data.findings.contains { $0.kind == .level && $0.task == task })
     }
     findings = FindingsSection(data)
-    doses = Self.doseTables(data.facts.filter { $0.kind == "augmentation" })
+    misalignments = MisalignmentSection(data)
+    hasMisalignments = !misalignments.tables.isEmpty || !misalignments.figures.isEmpty
+    // What is drawn of the misalignments has its place in their section.
+    doses = Self.doseTables(
+      data.facts.filter { $0.kind == "augmentation" && !$0.name.isDrawnOnly })
     training = Self.trainingTables(data.facts.filter { $0.kind == "fine_tune" })
     omissions = data.omissions.map {
       OmissionRow(
@@ -210,7 +219,7 @@ private struct ReportPage {
     ]
   }
 
-  private static func method(_ training: SweepSpec.Training) -> String {
+  static func method(_ training: SweepSpec.Training) -> String {
     if training.method == .full { return "every weight" }
     let scaling = training.scaling == .rslora ? "rank-stabilised LoRA" : "LoRA"
     return "\(scaling), rank \(training.rank), α \(NumberText.plain(training.alpha)), on "
@@ -225,19 +234,21 @@ private struct ReportPage {
     return String(decoding: json, as: UTF8.self)
   }
 
-  /// One table per domain: a row per fact, a column per bias type.
+  /// One table per domain: a row per fact, a column per D_a.
   private static func doseTables(_ facts: [ShardFact]) -> [FactTable] {
     facts.map(\.domain).unique.map { domain in
       let ofDomain = facts.filter { $0.domain == domain }
-      let biases = ofDomain.compactMap(\.bias).unique
+      let shards = ofDomain.map(\.shard).unique
+      let prefix = "augment/\(domain)/"
       let names = ofDomain.map(\.name).unique.sorted()
       return FactTable(
-        caption: "Augmented data of the \(domain) domain", corner: "fact", columns: biases,
+        caption: "Augmented data of the \(domain) domain", corner: "fact",
+        columns: shards.map { $0.hasPrefix(prefix) ? String($0.dropFirst(prefix.count)) : $0 },
         rows: names.map { name in
           FactTable.Row(
             name: name,
-            cells: biases.map { bias in
-              ofDomain.first { $0.name == name && $0.bias == bias }
+            cells: shards.map { shard in
+              ofDomain.first { $0.name == name && $0.shard == shard }
                 .map { NumberText.compact($0.value) } ?? NumberText.missing
             })
         })
@@ -261,14 +272,6 @@ private struct ReportPage {
             })
         })
     ]
-  }
-}
-
-extension Sequence where Element: Hashable {
-  /// The elements without repetitions, each where it stands first.
-  fileprivate var unique: [Element] {
-    var seen: Set<Element> = []
-    return filter { seen.insert($0).inserted }
   }
 }
 

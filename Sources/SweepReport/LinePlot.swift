@@ -34,7 +34,11 @@ struct LinePlot: Sendable {
   private static let bottom = 208.0
 
   /// - Parameter id: unique within the document; letters, digits and hyphens.
-  func svg(id: String) -> String {
+  func panel(id: String) -> Figure.Panel {
+    Figure.Panel(svg: svg(id: id), width: Self.width, height: Self.height)
+  }
+
+  private func svg(id: String) -> String {
     """
     <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(number(Self.width)) \
     \(number(Self.height))" role="img" aria-labelledby="\(id)-t \(id)-d">
@@ -130,6 +134,7 @@ struct LinePlot: Sendable {
       // Lines lie beside each other where points have ranges, so that whiskers do not coincide.
       let shift = hasRanges ? (Double(index) - Double(series.count - 1) / 2) * 4 : 0
       var path = ""
+      var whiskers = ""
       var penDown = false
       for (position, point) in zip(positions, one.points) {
         guard let point, point.value.isFinite else {
@@ -141,9 +146,12 @@ struct LinePlot: Sendable {
         path += "\(penDown ? "L" : "M")\(number(px)) \(number(y(point.value)))"
         penDown = true
         if !isShared {
-          marks += whisker(point, at: px, color: style.color)
+          whiskers += whisker(point, at: px)
           marks += style.marker(x: px, y: y(point.value), number: number)
         }
+      }
+      if !whiskers.isEmpty {
+        paths += "<path class=\"w\" stroke=\"\(style.color)\" d=\"\(whiskers)\"/>\n"
       }
       if !path.isEmpty {
         paths += """
@@ -153,7 +161,8 @@ struct LinePlot: Sendable {
       }
     }
     if let shared, let first = positions.first {
-      marks += whisker(shared, at: x(first), color: "#222")
+      let range = whisker(shared, at: x(first))
+      if !range.isEmpty { marks += "<path class=\"w\" stroke=\"#222\" d=\"\(range)\"/>\n" }
       marks += """
         <circle cx="\(number(x(first)))" cy="\(number(y(shared.value)))" r="4.5" fill="#fff" \
         stroke="#222" stroke-width="1.8"/>
@@ -167,15 +176,11 @@ struct LinePlot: Sendable {
     series.contains { $0.points.contains { $0.map { $0.high > $0.low } ?? false } }
   }
 
-  private func whisker(_ point: Point, at px: Double, color: String) -> String {
+  private func whisker(_ point: Point, at px: Double) -> String {
     guard point.high > point.low, point.low.isFinite, point.high.isFinite else { return "" }
     let (high, low) = (number(y(point.high)), number(y(point.low)))
-    let (start, end) = (number(px - 3), number(px + 3))
-    return """
-      <path class="w" stroke="\(color)" d="M\(number(px)) \(high)V\(low)M\(start) \(high)H\(end)\
-      M\(start) \(low)H\(end)"/>
-
-      """
+    let start = number(px - 3)
+    return "M\(number(px)) \(high)V\(low)M\(start) \(high)h6M\(start) \(low)h6"
   }
 }
 
