@@ -67,8 +67,8 @@ struct LinePlot: Sendable {
   }
 
   private func number(_ value: Double) -> String {
-    let hundredths = (value * 100).rounded() / 100
-    return NumberText.plain(hundredths == 0 ? 0 : hundredths)
+    let tenths = (value * 10).rounded() / 10
+    return NumberText.plain(tenths == 0 ? 0 : tenths)
   }
 
   // MARK: Axes
@@ -79,8 +79,8 @@ struct LinePlot: Sendable {
       let position = number(y(tick))
       let isZero = tick.magnitude < (yScale.upper - yScale.lower) * 1e-9
       text += """
-        <line class="\(isZero ? "z" : "g")" x1="\(number(Self.left))" y1="\(position)" \
-        x2="\(number(Self.right))" y2="\(position)"/>
+        <path class="\(isZero ? "z" : "g")" d="M\(number(Self.left)) \(position)\
+        H\(number(Self.right))"/>
         <text class="e" x="\(number(Self.left - 6))" y="\(number(y(tick) + 3.5))">\
         \(NumberText.fixed(tick, decimals: yScale.decimals))</text>
 
@@ -89,8 +89,7 @@ struct LinePlot: Sendable {
     if let shared {
       let position = number(y(shared.value))
       text += """
-        <line class="o" x1="\(number(Self.left))" y1="\(position)" x2="\(number(Self.right))" \
-        y2="\(position)"/>
+        <path class="o" d="M\(number(Self.left)) \(position)H\(number(Self.right))"/>
 
         """
     }
@@ -98,8 +97,7 @@ struct LinePlot: Sendable {
     for (value, label) in zip(positions, positionLabels) {
       let position = x(value)
       text += """
-        <line class="a" x1="\(number(position))" y1="\(number(Self.bottom))" \
-        x2="\(number(position))" y2="\(number(Self.bottom + 4))"/>
+        <path class="a" d="M\(number(position)) \(number(Self.bottom))v4"/>
 
         """
       let half = Double(label.count) * 3.2
@@ -114,8 +112,7 @@ struct LinePlot: Sendable {
     }
     let middle = number((Self.top + Self.bottom) / 2)
     text += """
-      <line class="a" x1="\(number(Self.left))" y1="\(number(Self.bottom))" \
-      x2="\(number(Self.right))" y2="\(number(Self.bottom))"/>
+      <path class="a" d="M\(number(Self.left)) \(number(Self.bottom))H\(number(Self.right))"/>
       <text class="m" x="\(number((Self.left + Self.right) / 2))" y="\(number(Self.height - 8))">\
       \(xLabel.xmlEscaped)</text>
       <text class="m" transform="translate(11 \(middle)) rotate(-90)">\(yLabel.xmlEscaped)</text>

@@ -165,7 +165,8 @@ struct FigureReportTests {
   }
 
   @Test func misalignmentsAreDrawnAndTold() throws {
-    let html = try HTMLReport.render(try data())
+    let data = try data()
+    let html = try HTMLReport.render(data)
     let values = try panel(html, "values-p1")
     #expect(values.contains(">bribe</text>"))
     #expect(values.contains("arabic, answer 2: people 0.500, model 0.750"))
@@ -178,7 +179,7 @@ struct FigureReportTests {
     let plane = try panel(html, "plane-p1")
     let dots = plane.components(separatedBy: " d=\"").first { $0.contains("h0") } ?? ""
     #expect(dots.components(separatedBy: "h0").count == 4)
-    for (_, svg) in MarkdownReport(try data(), figures: "f").figures {
+    for (_, svg) in MarkdownReport(data, figures: "f").figures {
       #expect(XMLParser(data: Data(svg.utf8)).parse(), "\(svg)")
     }
     for table in ["Misalignment of values", "of group data", "of data distributions"] {
@@ -197,7 +198,7 @@ struct FigureReportTests {
         .flatMap { Double($0.prefix { $0 != "\"" }) }
     }
     // Half a unit across, a whole one up: the longer axis stands upright.
-    #expect(ellipse.contains("rotate(90 "))
+    #expect(ellipse.contains("rotate(-90 "))
     #expect(numbers.count == 2, "\(ellipse)")
     #expect(abs(numbers[0] - 89) < 0.1 && abs(numbers[1] - 66.5 / 2) < 0.1, "\(ellipse)")
   }
@@ -213,7 +214,8 @@ struct FigureReportTests {
   // MARK: Markdown
 
   @Test func markdownLinksFilesThatItBrings() throws {
-    let report = MarkdownReport(try data(), figures: "my report-figures")
+    let data = try data()
+    let report = MarkdownReport(data, figures: "my report-figures")
     let links = report.text.components(separatedBy: "](<my report-figures/").dropFirst()
       .map { String($0.prefix { $0 != ">" }) }
     #expect(links.sorted() == report.figures.map(\.name).sorted())
@@ -222,7 +224,7 @@ struct FigureReportTests {
       #expect(name.hasSuffix(".svg") && svg.utf8.count < 60_000, "\(name)")
       #expect(svg.contains("<style>") && svg.contains("--ink") && !svg.contains("href"))
     }
-    let again = MarkdownReport(try data(), figures: "my report-figures")
+    let again = MarkdownReport(data, figures: "my report-figures")
     #expect(report.text == again.text)
   }
 
