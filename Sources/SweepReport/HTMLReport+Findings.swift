@@ -48,7 +48,9 @@ struct FindingsSection {
       + [
         ComparisonFigures.recovery(findings, spec), ComparisonFigures.relations(findings, spec),
       ].compactMap(\.self) + doses.figures
-    tables = Self.tables(findings) + [doses.table].compactMap(\.self)
+    tables =
+      [ControlTable.table(findings, spec)].compactMap(\.self) + Self.tables(findings)
+      + [doses.table].compactMap(\.self)
     excluded = Self.excluded(findings)
     hasExcluded = !excluded.isEmpty
     methods = MethodsParagraph.text(data)

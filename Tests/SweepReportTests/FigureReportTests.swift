@@ -211,6 +211,47 @@ struct FigureReportTests {
     #expect(!html.contains("relations-1"))
   }
 
+  @Test func controlsAreJudged() throws {
+    #expect(!(try HTMLReport.render(try data()).contains("<h3>Controls</h3>")))
+    let planted = try SampleSweep(
+      sketch: Self.sketch.replacing("token-decoding", with: "mask")
+        + "\naugmentation:\n  generator: template\n  strength: 1")
+    let path = directory.file("planted.sqlite")
+    let ledger = try Ledger(
+      path: path, spec: planted.spec, plan: planted.plan, version: "1.2.3", now: 1_764_000_000)
+    try ledger.append(planted.run, now: 1_764_000_100)
+    try ledger.store(findings: Self.findings)
+    let text = MarkdownReport(try ReportData(reader: LedgerReader(path: path)), figures: nil).text
+    let rows = text.components(separatedBy: "\n").filter { $0.hasPrefix("| planted |") }
+    // The bias metric of three bias types; the control of volume plants nothing.
+    #expect(rows.count == 3)
+    #expect(rows.count { $0.hasSuffix("| moves |") } == 2)
+    #expect(rows.count { $0.hasSuffix("| the interval holds 0 |") } == 1)
+  }
+
+  /// `story` as another kind of task: its skill rose by 0.25 (half a deviation) for all bias types,
+  /// that of `occupation` fell as much.
+  @Test(arguments: [TaskDefinition.Relation.indirect, .placebo])
+  func kindsOfTasksAreSetSideBySide(relation: TaskDefinition.Relation) throws {
+    var spec = sample.spec
+    var definitions = spec.tasks.compactMap { spec.taskDefinitions[$0] }
+    definitions[1].relation = relation
+    spec.taskDefinitions = TaskDefinitions(definitions)
+    let path = directory.file("kinds.sqlite")
+    let ledger = try Ledger(
+      path: path, spec: spec, plan: sample.plan, version: "1.2.3", now: 1_764_000_000)
+    try ledger.append(events, now: 1_764_000_100)
+    try ledger.store(findings: Self.findings)
+    let html = try HTMLReport.render(ReportData(reader: LedgerReader(path: path)))
+    let plot = try panel(html, "relations-1")
+    #expect(plot.components(separatedBy: "<g><title>").count == 1 + 2 * Self.biases.count)
+    #expect(plot.contains("\(relation.rawValue): story, accuracy, same-size: +0.50"))
+    #expect(html.contains("1 contextual-single-explicit, 2 contextual-single-implicit"))
+    // Of a placebo it is said that it should not have moved.
+    let moved = html.components(separatedBy: "moves, though it should not").count - 1
+    #expect(moved == (relation == .placebo ? 3 : 0))
+  }
+
   // MARK: Markdown
 
   @Test func markdownLinksFilesThatItBrings() throws {
