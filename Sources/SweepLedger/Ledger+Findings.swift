@@ -131,7 +131,8 @@ package struct RecordedResults: Sendable {
       sql: """
         SELECT shard.domain, shard.bias, fact.name, fact.value
         FROM fact JOIN shard ON shard.id = fact.shard
-        WHERE shard.kind = 'augmentation' AND shard.id = 'augment/' || shard.domain || '/' || shard.bias
+        WHERE shard.kind = 'augmentation' AND shard.bias IS NOT NULL
+          AND shard.id NOT LIKE '%/token-decoding'
         ORDER BY shard.ordinal, fact.name
         """
     ).map { Fact(domain: $0[0], bias: $0[1], name: $0[2], value: $0[3]) }
