@@ -46,7 +46,7 @@ package struct CostEstimate: Hashable, Sendable {
 
   /// Distinct tokens that pass the frozen layers of a sweep: every item and every question to score
   /// once, whatever epochs, ratios, seeds and fine-tunes it serves. D_a counts once for each way
-  /// that a mitigation writes it.
+  /// that a mitigation writes it; what a fine-tune wrote serves one mitigation.
   package static func trunkTokens(
     _ plan: ShardPlan, spec: SweepSpec, tasks: [DownstreamTask]
   ) -> Int {
@@ -60,8 +60,8 @@ package struct CostEstimate: Hashable, Sendable {
       }
     ).count
     let augmented = plan.shards.reduce(0) { sum, shard in
-      guard case .augmentation(_, let items) = shard.work else { return sum }
-      return sum + items * augmentedItemTokens * variants
+      guard case .augmentation(let key, let items) = shard.work else { return sum }
+      return sum + items * augmentedItemTokens * (key.writer == nil ? variants : 1)
     }
     let domains = Set(tasks.map(\.domain))
     let original = domains.reduce(0) {

@@ -9,8 +9,9 @@ import SweepStatistics
   import Foundation
 #endif
 
-/// Why bias may be inherited: how far the base model's values are from people's, its view of groups
-/// from published figures, and the augmented data from the original ones.
+/// Why bias may be inherited: how far the values of the model that writes D_a (the base model in the
+/// first round) are from people's, its view of groups from published figures, and the augmented data
+/// from the original ones.
 ///
 /// After the three misalignments of Li et al. (arXiv 2502.04419); the measures are this project's.
 package struct Misalignment {
@@ -21,7 +22,7 @@ package struct Misalignment {
   /// Items of a side whose representations are compared, at most: the first ones.
   package static let itemsMax = 128
 
-  /// - Parameter model: the base model.
+  /// - Parameter model: the one that is asked.
   package init(model: AdaptedModel, encoder: PromptEncoder, monitor: Monitor) {
     self.model = model
     self.encoder = encoder

@@ -116,6 +116,8 @@ package final class ShardRunner {
   /// Makes the first `items` items of a D_a.
   ///
   /// - Parameters:
+  ///   - parameters: of the fine-tune that writes, as `fineTune` gave them to `keep` and encoded; nil
+  ///     in the first round, which the sweep's generator writes.
   ///   - chat: the generator of a sweep whose generator is a server.
   ///   - checkpoint: where finished texts are kept, and continued from if they are there.
   /// - Returns: the set as JSON lines, and its facts: `items`, `tokens` (of all candidates, prompts
@@ -124,11 +126,12 @@ package final class ShardRunner {
   ///   `Dose`).
   /// - Throws: `StudyError`; `StudyError.cancelled` if `shouldStop` said so.
   package func augment(
-    _ key: AugmentationKey, items count: Int, chat: (any ChatCompletions)? = nil,
-    checkpoint: ShardCheckpoint? = nil,
+    _ key: AugmentationKey, items count: Int, writtenBy parameters: [UInt8]? = nil,
+    chat: (any ChatCompletions)? = nil, checkpoint: ShardCheckpoint? = nil,
     progress: (ShardProgress) -> Void, shouldStop: () -> Bool
   ) throws -> (jsonl: [UInt8], facts: [String: Double]) {
     try mappingCancellation {
+      let adapted = try writer(of: key, parameters)
       let expected = CostEstimate.generatedTokens(key, items: count, spec: spec)
       var tokens = 0
       let (items, generated) = try withoutActuallyEscaping(progress) { progress in
@@ -159,7 +162,7 @@ package final class ShardRunner {
             guard let chat else { throw StudyError.noEndpoint }
             writer = .chat(chat)
           } else {
-            writer = .model(AdaptedModel(base: model, pool: pool), model, encoder)
+            writer = .model(adapted, model, encoder)
           }
           let augmenter = Augmenter(spec: spec, names: data.names, writer: writer)
           return try augmenter.items(
@@ -168,7 +171,7 @@ package final class ShardRunner {
       }
       let misaligned = try withoutActuallyEscaping(shouldStop) { shouldStop in
         try self.misalignment(
-          key, items, Monitor(advance: { _ in }, shouldStop: shouldStop))
+          key, items, writer: adapted, Monitor(advance: { _ in }, shouldStop: shouldStop))
       }
       let candidates = items.map(\.attempts).reduce(0, +)
       let accepted = items.count(where: \.accepted)
@@ -184,17 +187,43 @@ package final class ShardRunner {
     }
   }
 
-  /// Facts of the base model and of a D_a beside D_o; see `Misalignment`.
+  /// The model that writes a D_a: the base model, or the fine-tune of the round before. It shares
+  /// nothing that was computed with another's model.
+  private func writer(of key: AugmentationKey, _ parameters: [UInt8]?) throws -> AdaptedModel {
+    guard let fineTune = key.writerKey else { return AdaptedModel(base: model, pool: pool) }
+    let name = fineTune.shardID.description
+    guard let parameters else { throw StudyError.noParameters(fineTune: name) }
+    let trained: TrainedParameters
+    let adapted: AdaptedModel
+    do {
+      trained = try TrainedParameters(
+        encoded: parameters, name: "parameters of \(name)", for: model.configuration)
+      adapted = try trained.model(on: model.weights, pool: pool)
+    } catch {
+      throw StudyError.unusableParameters(fineTune: name, reason: "\(error)")
+    }
+    guard trained.adapter == options(fineTune).adapter else {
+      throw StudyError.unusableParameters(
+        fineTune: name, reason: "they are those of another kind of fine-tune than the spec's")
+    }
+    return adapted
+  }
+
+  /// Facts of the model that writes a D_a, and of the D_a beside D_o; see `Misalignment`. The
+  /// representation is the base model's in every round: that is where each fine-tune begins, and
+  /// distances in one space can be compared between rounds.
   private func misalignment(
-    _ key: AugmentationKey, _ items: [AugmentedItem], _ monitor: Monitor
+    _ key: AugmentationKey, _ items: [AugmentedItem], writer: AdaptedModel, _ monitor: Monitor
   ) throws -> [String: Double] {
-    let measures = Misalignment(
-      model: AdaptedModel(base: model, pool: pool), encoder: encoder, monitor: monitor)
+    let measures = Misalignment(model: writer, encoder: encoder, monitor: monitor)
+    let base = Misalignment(
+      model: key.writer == nil ? writer : AdaptedModel(base: model, pool: pool), encoder: encoder,
+      monitor: monitor)
     var facts = try key.domain == .culture ? measures.values() : measures.groups()
     if key.bias == .neutral, key.domain == .gender {
       facts.merge(Misalignment.groups(inTextsOf: items)) { own, _ in own }
     }
-    let representation = try measures.representation(
+    let representation = try base.representation(
       original: try originalData(key.domain).biasCarrying,
       augmented: items.map { StudyItem(user: $0.user, answer: $0.answer) },
       seed: StudyGenerator.seed([

@@ -32,7 +32,7 @@ package struct Sharing: OptionSet, Hashable, Sendable {
       return plan.grid.points.map { point in
         let key = TrainingKey(
           domain: point.task.domain, bias: point.bias, ratio: point.ratio,
-          mitigation: point.mitigation, seed: point.seed)
+          mitigation: point.mitigation, seed: point.seed, round: point.trial.round)
         return (key, [point.trial])
       }
     }

@@ -26,6 +26,10 @@ package enum StudyError: Error, Equatable, CustomStringConvertible {
   case noLabel(item: Int, choices: [String], reply: String, attempts: Int)
   /// The sweep's generator is a server, but this process has no connection to it.
   case noEndpoint
+  /// The fine-tune that writes a D_a left no parameters, or a worker got none.
+  case noParameters(fineTune: String)
+  /// The parameters of the fine-tune that writes a D_a cannot be used.
+  case unusableParameters(fineTune: String, reason: String)
   /// Augmented data are missing or fewer than the ratio needs.
   case tooFewAugmented(available: Int, needed: Int)
   /// The caller asked to stop.
@@ -68,6 +72,12 @@ package enum StudyError: Error, Equatable, CustomStringConvertible {
     case .noEndpoint:
       "The sweep's generator is a server (augmentation.generator: endpoint), which this program "
         + "does not connect to. Generate with `biassweep run` or `biassweep worker`."
+    case .noParameters(let fineTune):
+      "The augmented data are to be written by the fine-tune \(fineTune), but its trained parameters "
+        + "are not there. They are the artifact of that shard."
+    case .unusableParameters(let fineTune, let reason):
+      "The trained parameters of \(fineTune), which is to write augmented data, cannot be used: "
+        + "\(reason)."
     case .tooFewAugmented(let available, let needed):
       "The fine-tune needs \(needed) augmented items, but the artifact holds \(available). "
         + "The artifact belongs to another sweep; generate it again."

@@ -9,14 +9,20 @@ struct FileIdentity: Codable, Equatable, Sendable {
   var changedNanoseconds: Int
 }
 
-/// A regular file that is read by position; every read is checked against the file's length.
+/// A regular file, or a file's content in memory, that is read by position; every read is checked
+/// against the length.
 ///
 /// Reading with `pread` instead of mapping keeps a file that shrinks meanwhile an error, not a
 /// signal.
 final class BinaryFile: Sendable {
   let path: String
   let identity: FileIdentity
-  private let descriptor: Int32
+  private let content: Content
+
+  private enum Content {
+    case descriptor(Int32)
+    case memory([UInt8])
+  }
 
   /// Bytes in the file when it was opened.
   var size: Int { identity.size }
@@ -39,7 +45,7 @@ final class BinaryFile: Sendable {
       throw ModelFileError.system(operation: "read", path: path, code: code)
     }
     self.path = path
-    self.descriptor = descriptor
+    content = .descriptor(descriptor)
     identity = FileIdentity(
       size: Int(status.st_size), device: UInt64(status.st_dev), inode: UInt64(status.st_ino),
       modifiedNanoseconds: Int(status.st_mtim.tv_sec) * 1_000_000_000
@@ -48,13 +54,26 @@ final class BinaryFile: Sendable {
         + Int(status.st_ctim.tv_nsec))
   }
 
-  deinit { close(descriptor) }
+  /// - Parameter path: what errors call the content.
+  init(content bytes: [UInt8], path: String) {
+    self.path = path
+    content = .memory(bytes)
+    identity = FileIdentity(
+      size: bytes.count, device: 0, inode: 0, modifiedNanoseconds: 0, changedNanoseconds: 0)
+  }
+
+  deinit { if case .descriptor(let descriptor) = content { close(descriptor) } }
 
   /// Fills `buffer` with the bytes from `offset` on.
   ///
   /// - Throws: `ModelFileError.malformed` when the file ends before the buffer is full.
   func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws {
     try checkRange(offset: offset, count: buffer.count)
+    let descriptor: Int32
+    switch content {
+    case .memory(let bytes): return buffer.copyBytes(from: bytes[offset..<offset + buffer.count])
+    case .descriptor(let open): descriptor = open
+    }
     var done = 0
     while done < buffer.count {
       let count = pread(
@@ -79,8 +98,12 @@ final class BinaryFile: Sendable {
     }
   }
 
-  /// A second descriptor of the file, which the caller closes; negative on failure.
-  func duplicateDescriptor() -> Int32 { fcntl(descriptor, F_DUPFD_CLOEXEC, 0) }
+  /// A second descriptor of the file, which the caller closes; negative on failure, and for content
+  /// in memory.
+  func duplicateDescriptor() -> Int32 {
+    guard case .descriptor(let descriptor) = content else { return -1 }
+    return fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+  }
 
   private func checkRange(offset: Int, count: Int) throws {
     guard offset >= 0, count >= 0, offset <= size, count <= size - offset else {

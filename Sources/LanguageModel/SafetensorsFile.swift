@@ -20,9 +20,18 @@ package struct SafetensorsFile: Sendable {
   /// Reads and checks the header; data are read on demand.
   ///
   /// - Throws: `ModelFileError`.
-  package init(path: String) throws {
-    file = try BinaryFile(path: path)
-    self.path = path
+  package init(path: String) throws { try self.init(BinaryFile(path: path)) }
+
+  /// As above, from a file's content in memory.
+  ///
+  /// - Parameter path: what errors call the content.
+  init(content: [UInt8], path: String) throws {
+    try self.init(BinaryFile(content: content, path: path))
+  }
+
+  private init(_ file: BinaryFile) throws {
+    self.file = file
+    path = file.path
     var cursor = BinaryCursor(file)
     let length = try cursor.integer(UInt64.self, of: "the header length")
     guard length <= UInt64(Self.headerBytesMax), Int(length) <= cursor.remaining else {

@@ -84,7 +84,21 @@ package struct TrainedParameters: Sendable {
           path: path, place: .file, problem: "its SHA-256 is \(found), not \(digest)")
       }
     }
-    let file = try SafetensorsFile(path: path)
+    try self.init(file: SafetensorsFile(path: path), for: model)
+  }
+
+  /// Reads what `encoded` returned from memory.
+  ///
+  /// - Parameter name: what errors call the bytes.
+  /// - Throws: `ModelFileError` as above.
+  package init(
+    encoded bytes: [UInt8], name: String, for model: LlamaConfiguration
+  ) throws {
+    try self.init(file: SafetensorsFile(content: bytes, path: name), for: model)
+  }
+
+  private init(file: SafetensorsFile, for model: LlamaConfiguration) throws {
+    let path = file.path
     let adapter: Adapter
     switch file.metadata[MetadataKey.kind] {
     case "full": adapter = .full

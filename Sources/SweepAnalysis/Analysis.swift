@@ -75,16 +75,34 @@ package struct Analysis {
     let digest: ContentDigest
   }
 
-  private struct Condition: Hashable, Comparable {
+  private struct Condition: Hashable, Comparable, CustomStringConvertible {
     /// Empty at ratio 0.
-    let bias: String
-    let ratio: Double
-    let mitigation: String
+    var bias: String
+    var ratio: Double
+    var mitigation: String
+    var round = 1
+
+    /// The same under another mitigation.
+    func under(_ other: String) -> Condition {
+      var condition = self
+      condition.mitigation = other
+      return condition
+    }
 
     static func < (left: Condition, right: Condition) -> Bool {
-      (left.bias, left.mitigation, left.ratio) < (right.bias, right.mitigation, right.ratio)
+      (left.bias, left.mitigation, left.ratio, left.round)
+        < (right.bias, right.mitigation, right.ratio, right.round)
+    }
+
+    /// Part of the inputs of findings: what it says of the first round stays as it is.
+    var description: String {
+      "Condition(bias: \(bias.debugDescription), ratio: \(ratio), mitigation: "
+        + "\(mitigation.debugDescription))" + Analysis.suffix(round: round)
     }
   }
+
+  /// What a later round adds to the name of a family: comparisons are adjusted within a round.
+  private static func suffix(round: Int) -> String { round == 1 ? "" : " round \(round)" }
 
   /// Name of the control that adds original items.
   static let sameSize = "same-size"
@@ -94,7 +112,8 @@ package struct Analysis {
     _ task: AnalysedTask, _ headline: AnalysedTask.Headline, _ trials: [AnalysedTrial]
   ) -> [Inherited] {
     let grouped = Dictionary(grouping: trials) {
-      Condition(bias: $0.bias ?? "", ratio: $0.ratio, mitigation: $0.mitigation)
+      Condition(
+        bias: $0.bias ?? "", ratio: $0.ratio, mitigation: $0.mitigation, round: $0.round)
     }
     let samples = grouped.compactMapValues { Sample($0, headline) }
     let itemCount = samples.values.compactMap { $0.items?.first?.count }.max() ?? 0
@@ -117,6 +136,7 @@ package struct Analysis {
       finding.bias = condition.flatMap { $0.bias.isEmpty ? nil : $0.bias }
       finding.ratio = condition?.ratio
       finding.mitigation = condition?.mitigation
+      finding.round = condition?.round ?? 1
       return finding
     }
 
@@ -145,7 +165,9 @@ package struct Analysis {
       else { continue }
       differences[condition] = difference
       add(finding(.inheritance, condition, difference, "\(spread ?? -1)")) { finding in
-        finding.family = "inheritance \(headline.role.rawValue) \(condition.mitigation)"
+        finding.family =
+          "inheritance \(headline.role.rawValue) \(condition.mitigation)"
+          + Self.suffix(round: condition.round)
         Self.test(&finding, difference, &resamples)
         if let spread, spread > 0, let estimate = finding.estimate {
           finding.effectSize = estimate / spread
@@ -157,23 +179,41 @@ package struct Analysis {
             task: task, headline: headline, condition: condition, standardised: estimate / spread,
             digest: difference.digest))
       }
+      if condition.round > 1 {
+        var first = condition
+        first.round = 1
+        if let base = samples[first], let drift = Sample.difference(sample, base) {
+          add(finding(.drift, condition, drift, "\(spread ?? -1)")) { finding in
+            finding.family =
+              "drift \(headline.role.rawValue) \(condition.mitigation)"
+              + Self.suffix(round: condition.round)
+            Self.test(&finding, drift, &resamples)
+            if let spread, spread > 0, let estimate = finding.estimate {
+              finding.effectSize = estimate / spread
+            }
+          }
+        }
+      }
+      // Nobody writes the items of the control, so it is the same in every round.
       let control = Condition(
         bias: Self.sameSize, ratio: condition.ratio, mitigation: Self.none)
       if condition.bias != Self.sameSize, condition.mitigation == Self.none,
         let base = samples[control], let difference = Sample.difference(sample, base)
       {
         add(finding(.againstSameSize, condition, difference)) { finding in
-          finding.family = "against same size \(headline.role.rawValue)"
+          finding.family =
+            "against same size \(headline.role.rawValue)" + Self.suffix(round: condition.round)
           Self.test(&finding, difference, &resamples)
         }
       }
-      let unmitigated = Condition(
-        bias: condition.bias, ratio: condition.ratio, mitigation: Self.none)
+      let unmitigated = condition.under(Self.none)
       if condition.mitigation != Self.none, let base = samples[unmitigated],
         let difference = Sample.difference(sample, base)
       {
         add(finding(.mitigation, condition, difference)) { finding in
-          finding.family = "mitigation \(headline.role.rawValue) \(condition.mitigation)"
+          finding.family =
+            "mitigation \(headline.role.rawValue) \(condition.mitigation)"
+            + Self.suffix(round: condition.round)
           Self.test(&finding, difference, &resamples)
         }
         if let with = differences[condition],
@@ -195,7 +235,7 @@ package struct Analysis {
     _ resamples: inout Resamples
   ) {
     let series = Dictionary(grouping: samples.keys.filter { $0.ratio > 0 }) {
-      Condition(bias: $0.bias, ratio: -1, mitigation: $0.mitigation)
+      Condition(bias: $0.bias, ratio: -1, mitigation: $0.mitigation, round: $0.round)
     }
     for (key, conditions) in series.sorted(by: { $0.key < $1.key }) {
       let sorted = conditions.sorted()
@@ -211,7 +251,8 @@ package struct Analysis {
       var result = finding(.slope, key, slope, "")
       result.ratio = nil
       add(result) { finding in
-        finding.family = "slope \(role.rawValue) \(key.mitigation)"
+        finding.family =
+          "slope \(role.rawValue) \(key.mitigation)" + Self.suffix(round: key.round)
         Self.test(&finding, slope, &resamples)
       }
     }
@@ -328,18 +369,20 @@ package struct Analysis {
       finding.bias = condition.bias
       finding.ratio = condition.ratio
       finding.mitigation = condition.mitigation
+      finding.round = condition.round
       add(finding) { finding in
         finding.estimate = first - second
         finding.effectSize = first - second
         finding.items = direct.count + indirect.count
         finding.pValue = labelPermutationTest(direct, indirect)
-        finding.family = "direct against indirect \(condition.mitigation)"
+        finding.family =
+          "direct against indirect \(condition.mitigation)" + Self.suffix(round: condition.round)
         finding.note = "\(direct.count) direct, \(indirect.count) indirect tasks"
       }
     }
   }
 
-  /// For each mitigation: how much less of the magnitude of inheritance remains, tested by flipping
+  /// For each mitigation in each round: how much less of the magnitude of inheritance remains, tested by flipping
   /// signs of whole tasks.
   private mutating func compareMitigations(_ inherited: [Inherited]) {
     struct Cell: Hashable {
@@ -348,10 +391,11 @@ package struct Analysis {
       let bias: String
       let ratio: Double
     }
-    for role in HeadlineRole.allCases {
+    let rounds = Set(inherited.map(\.condition.round)).sorted()
+    for (role, round) in HeadlineRole.allCases.flatMap({ role in rounds.map { (role, $0) } }) {
       let cells = inherited.filter {
         $0.headline.role == role && $0.task.relation != .placebo
-          && $0.condition.bias != Self.sameSize
+          && $0.condition.bias != Self.sameSize && $0.condition.round == round
       }
       func cell(_ inherited: Inherited) -> Cell {
         Cell(
@@ -376,11 +420,12 @@ package struct Analysis {
           inputs: Self.inputs(digest(of: pairs.flatMap { [$0.with, $0.without] }), role.rawValue))
         finding.role = role
         finding.mitigation = mitigation
+        finding.round = round
         add(finding) { finding in
           finding.items = gains.count
           finding.estimate = mean(gains)
           finding.effectSize = finding.estimate
-          finding.family = "mitigation overall \(role.rawValue)"
+          finding.family = "mitigation overall \(role.rawValue)" + Self.suffix(round: round)
           var stream = RandomStream(seed: 0, purpose: "permutation \(finding.id)")
           finding.pValue = signFlipTest(gains, clusters: clusters, using: &stream)?.pValue
           var resampling = RandomStream(seed: 0, purpose: "bootstrap \(finding.id)")
@@ -404,25 +449,24 @@ package struct Analysis {
   }
 
   /// Which property of D_a goes with what is inherited: over the bias types of a domain, at the
-  /// largest ratio and without mitigation.
+  /// largest ratio and without mitigation, in each round.
   private mutating func associate(_ inherited: [Inherited]) {
     let names = Set(input.facts.map(\.name)).sorted()
+    let known = Dictionary(grouping: input.facts, by: Property.init)
+    let rounds = Set(inherited.map(\.condition.round)).sorted()
     for task in input.tasks where task.relation != .placebo {
-      for headline in task.headlines {
+      for (headline, round) in task.headlines.flatMap({ line in rounds.map { (line, $0) } }) {
         let own = inherited.filter {
           $0.task.id == task.id && $0.headline == headline && $0.condition.mitigation == Self.none
-            && $0.condition.bias != Self.sameSize
+            && $0.condition.bias != Self.sameSize && $0.condition.round == round
         }
         guard let largest = own.map(\.condition.ratio).max() else { continue }
         let cells = own.filter { $0.condition.ratio == largest }.sorted {
           $0.condition < $1.condition
         }
         for name in names {
-          let facts = Dictionary(
-            input.facts.filter { $0.name == name && $0.domain == task.domain }.map {
-              ($0.bias, $0.value)
-            }
-          ) { first, _ in first }
+          let property = Property(name: name, domain: task.domain, round: round)
+          let facts = Self.values(known[property, default: []], ratio: largest)
           let pairs = cells.compactMap { cell in
             facts[cell.condition.bias].map { (x: $0, y: abs(cell.standardised)) }
           }
@@ -437,6 +481,7 @@ package struct Analysis {
           finding.ratio = largest
           finding.mitigation = Self.none
           finding.predictor = name
+          finding.round = round
           add(finding) { finding in
             let (x, y) = (pairs.map(\.x), pairs.map(\.y))
             finding.items = pairs.count
@@ -447,7 +492,8 @@ package struct Analysis {
             let interval = Self.correlationInterval(x, y, id: finding.id)
             finding.lower = interval?.lower
             finding.upper = interval?.upper
-            finding.family = "association \(headline.role.rawValue)"
+            finding.family =
+              "association \(headline.role.rawValue)" + Self.suffix(round: round)
           }
         }
       }
@@ -465,6 +511,33 @@ package struct Analysis {
     return bootstrap.interval(level: level) { resample in
       rankCorrelation(resample.items.map { x[$0] }, resample.items.map { y[$0] })
     }
+  }
+
+  /// A property of D_a in the sets of a domain and round.
+  private struct Property: Hashable {
+    let name: String
+    let domain: Domain
+    let round: Int
+
+    init(name: String, domain: Domain, round: Int) {
+      self.name = name
+      self.domain = domain
+      self.round = round
+    }
+
+    init(_ fact: AnalysedFact) {
+      self.init(name: fact.name, domain: fact.domain, round: fact.round)
+    }
+  }
+
+  /// A property by bias type. In the first round one set serves all; in later ones each seed has its
+  /// own, and the mean over those without mitigation counts.
+  private static func values(_ facts: [AnalysedFact], ratio: Double) -> [String: Double] {
+    if facts.first?.round == 1 {
+      return Dictionary(facts.map { ($0.bias, $0.value) }) { first, _ in first }
+    }
+    let own = facts.filter { $0.ratio == ratio && $0.mitigation == none }
+    return Dictionary(grouping: own, by: \.bias).compactMapValues { mean($0.map(\.value)) }
   }
 
   /// Ranks of fewer bias types say nothing.

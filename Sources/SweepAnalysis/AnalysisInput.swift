@@ -43,13 +43,15 @@ package struct AnalysedTrial: Sendable {
   package let ratio: Double
   package let mitigation: String
   package let seed: Int64
+  /// Of inheritance, from 1.
+  package let round: Int
   package let metrics: [String: Double]
   /// Values of the test items by measure; NaN where undefined. The measure `cluster`, if there is
   /// one, numbers the cluster of each item.
   package let items: [String: [Double]]
 
   package init(
-    task: String, bias: String?, ratio: Double, mitigation: String, seed: Int64,
+    task: String, bias: String?, ratio: Double, mitigation: String, seed: Int64, round: Int = 1,
     metrics: [String: Double], items: [String: [Double]]
   ) {
     self.task = task
@@ -57,6 +59,7 @@ package struct AnalysedTrial: Sendable {
     self.ratio = ratio
     self.mitigation = mitigation
     self.seed = seed
+    self.round = round
     self.metrics = metrics
     self.items = items
   }
@@ -66,12 +69,23 @@ package struct AnalysedTrial: Sendable {
 package struct AnalysedFact: Hashable, Sendable {
   package let domain: Domain
   package let bias: String
+  /// The round whose fine-tunes use the D_a.
+  package let round: Int
+  /// Of the fine-tune that wrote the D_a; nil in the first round.
+  package let ratio: Double?
+  package let mitigation: String?
   package let name: String
   package let value: Double
 
-  package init(domain: Domain, bias: String, name: String, value: Double) {
+  package init(
+    domain: Domain, bias: String, round: Int = 1, ratio: Double? = nil, mitigation: String? = nil,
+    name: String, value: Double
+  ) {
     self.domain = domain
     self.bias = bias
+    self.round = round
+    self.ratio = ratio
+    self.mitigation = mitigation
     self.name = name
     self.value = value
   }

@@ -20,6 +20,8 @@ package struct Finding: Hashable, Sendable {
     case mitigationOverall = "mitigation_overall"
     /// Standardised inheritance of direct tasks less that of indirect tasks.
     case directAgainstIndirect = "direct_against_indirect"
+    /// The difference of a later round from the first, paired by seed and item.
+    case drift
     /// Rank correlation over bias types between a property of D_a and what is inherited.
     case association
   }
@@ -31,6 +33,8 @@ package struct Finding: Hashable, Sendable {
   package var bias: String?
   package var ratio: Double?
   package var mitigation: String?
+  /// Of inheritance; 1 for what is about no round.
+  package var round = 1
   /// The property of D_a that an association is with.
   package var predictor: String?
   /// Nil where the note says why.
@@ -60,12 +64,14 @@ package struct Finding: Hashable, Sendable {
   }
 
   /// Names the finding within its sweep: its kind and coordinates, "-" for those it has not. What is
-  /// about all metrics of a role has that in the metric's place.
+  /// about all metrics of a role has that in the metric's place. Rounds after the first stand at the
+  /// end.
   package var id: String {
     let coordinates = [
       task, metric ?? role?.rawValue, bias, ratio.map { "\($0)" }, mitigation, predictor,
     ]
     return ([kind.rawValue] + coordinates.map { $0 ?? "-" }).joined(separator: "/")
+      + (round > 1 ? "/round-\(round)" : "")
   }
 
   /// Whether the interval lies on one side of 0; false without one.

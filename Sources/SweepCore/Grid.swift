@@ -5,13 +5,18 @@ package struct GridPoint: Hashable, Sendable {
   package let ratio: Double
   package let mitigation: Mitigation
   package let seed: UInt64
+  /// Whose D_a it is: 1 for the base model's, r for that of the fine-tune of round r − 1.
+  package let round: Int
 
-  /// The trial that yields this point's result. At ratio 0 there are no augmented data, so bias and
-  /// mitigation make no difference and all such points share one trial.
+  /// The trial that yields this point's result. At ratio 0 there are no augmented data, so bias,
+  /// mitigation and round make no difference and all such points share one trial; nor does the round
+  /// where D_a is written by nobody.
   package var trial: Trial {
     ratio == 0
-      ? Trial(task: task, bias: nil, ratio: 0, mitigation: .none, seed: seed)
-      : Trial(task: task, bias: bias, ratio: ratio, mitigation: mitigation, seed: seed)
+      ? Trial(task: task, bias: nil, ratio: 0, mitigation: .none, seed: seed, round: 1)
+      : Trial(
+        task: task, bias: bias, ratio: ratio, mitigation: mitigation, seed: seed,
+        round: bias == .sameSize ? 1 : round)
   }
 }
 
@@ -23,14 +28,17 @@ package struct Trial: Hashable, Sendable {
   package let ratio: Double
   package let mitigation: Mitigation
   package let seed: UInt64
+  package let round: Int
 
-  /// Readable and unique within a sweep: `task/bias/ratio/mitigation/seed`.
+  /// Readable and unique within a sweep: `task/bias/ratio/mitigation/seed`, and `/round-2` from the
+  /// second round on.
   package var id: TrialID { TrialID("\(task.id)/\(trainingKey.conditions)") }
 
   /// The fine-tune that this trial evaluates.
   package var trainingKey: TrainingKey {
     TrainingKey(
-      domain: task.domain, bias: bias, ratio: ratio, mitigation: mitigation, seed: seed)
+      domain: task.domain, bias: bias, ratio: ratio, mitigation: mitigation, seed: seed,
+      round: round)
   }
 }
 
@@ -49,7 +57,7 @@ package struct TrialID: Hashable, Sendable, Comparable, Codable, CustomStringCon
   }
 }
 
-/// The cartesian product tasks × biases × ratios × mitigations × seeds, in the spec's order.
+/// The cartesian product tasks × biases × ratios × mitigations × seeds × rounds, in the spec's order.
 package struct Grid: Sendable {
   package let points: [GridPoint]
   /// The distinct trials, in the order of their first point.
@@ -63,9 +71,12 @@ package struct Grid: Sendable {
         for ratio in spec.ratios {
           for mitigation in spec.mitigations {
             for seed in spec.seeds {
-              points.append(
-                GridPoint(
-                  task: task, bias: bias, ratio: ratio, mitigation: mitigation, seed: seed))
+              for round in 1...spec.rounds {
+                points.append(
+                  GridPoint(
+                    task: task, bias: bias, ratio: ratio, mitigation: mitigation, seed: seed,
+                    round: round))
+              }
             }
           }
         }

@@ -9,8 +9,8 @@ struct ReadyQueue: Sendable {
     let cost: Double
     /// Number of the data that the bucket's shards share.
     let data: Int
-    /// Whether other shards wait for these.
-    let unblocks: Bool
+    /// Length of the longest chain of shards that wait for these, one for the other.
+    let followers: Int
     fileprivate(set) var entries = Heap<Entry>()
   }
 
@@ -42,31 +42,45 @@ struct ReadyQueue: Sendable {
       let shardClass: ShardClass
       let cost: Double
       let data: Int
-      let unblocks: Bool
+      let followers: Int
     }
-    var unblocks = Array(repeating: false, count: shards.count)
-    for case let needed? in dependencies { unblocks[needed] = true }
+    let followers = Self.followers(dependencies)
+    var users = Array(repeating: 0, count: shards.count)
+    for case let needed? in dependencies { users[needed] += 1 }
     var dataNumbers: [DataGroup: Int] = [:]
     var numbers: [Key: Int] = [:]
     var bucketOf: [Int] = []
     bucketOf.reserveCapacity(shards.count)
     for (ordinal, shard) in shards.enumerated() {
       let shardClass = ShardClass(shard)
-      let group =
-        dependencies[ordinal].map { DataGroup.product(of: $0) } ?? .original(shardClass.domain)
+      // From the second round on nobody shares a set; then there would be a bucket for every shard.
+      let shared = dependencies[ordinal].flatMap { users[$0] > 1 ? $0 : nil }
+      let group = shared.map { DataGroup.product(of: $0) } ?? .original(shardClass.domain)
       let data = dataNumbers[group, default: dataNumbers.count]
       dataNumbers[group] = data
       let key = Key(
-        shardClass: shardClass, cost: shard.cost, data: data, unblocks: unblocks[ordinal])
+        shardClass: shardClass, cost: shard.cost, data: data, followers: followers[ordinal])
       let number = numbers[key, default: buckets.count]
       if number == buckets.count {
         numbers[key] = number
         buckets.append(
-          Bucket(shardClass: shardClass, cost: key.cost, data: data, unblocks: key.unblocks))
+          Bucket(shardClass: shardClass, cost: key.cost, data: data, followers: key.followers))
       }
       bucketOf.append(number)
     }
     self.bucketOf = bucketOf
+  }
+
+  /// The longest chain that waits for each shard. A shard comes after the one that it waits for, so
+  /// going backwards meets the end of every chain first.
+  private static func followers(_ dependencies: [Int?]) -> [Int] {
+    var followers = Array(repeating: 0, count: dependencies.count)
+    for ordinal in dependencies.indices.reversed() {
+      guard let needed = dependencies[ordinal] else { continue }
+      precondition(needed < ordinal, "shard \(ordinal) waits for a later one, \(needed)")
+      followers[needed] = max(followers[needed], followers[ordinal] + 1)
+    }
+    return followers
   }
 
   var isEmpty: Bool { occupied.isEmpty }

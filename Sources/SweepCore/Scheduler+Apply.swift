@@ -73,10 +73,10 @@ extension Scheduler {
     case .shardPrioritised(let shard, let priority):
       let ordinal = known(shard)
       setPriority(priority, of: ordinal)
-      if let dependency = records[ordinal].shard.dependency.flatMap({ ordinals[$0] }),
-        records[dependency].priority < priority
-      {
-        setPriority(priority, of: dependency)
+      var next = needed(by: ordinal)
+      while let needed = next {
+        if records[needed].priority < priority { setPriority(priority, of: needed) }
+        next = self.needed(by: needed)
       }
 
     case .workerDrained(let worker, _):
@@ -171,13 +171,11 @@ extension Scheduler {
       state.isGivenUp && !records[ordinal].state.isCompleted
         && records[ordinal].state.tokens.isEmpty,
       "shard \(records[ordinal].shard.id) is \(records[ordinal].state) and cannot be given up")
-    let wasOpen = !isSettled(records[ordinal])
-    let wasGivenUp = records[ordinal].state.isGivenUp
+    let wasOpen = !isSettled(ordinal)
     if case .quarantined = records[ordinal].state { quarantined -= 1 }
     if case .quarantined = state { quarantined += 1 }
     records[ordinal].state = state
-    if wasOpen { unsettled -= 1 }
-    if !wasGivenUp { unsettled -= waitingDependents(of: ordinal) }
+    if wasOpen { unsettled -= 1 + waiting(for: ordinal) }
   }
 
   /// Gives a shard new attempts, and hope to what waits for it.
@@ -187,20 +185,25 @@ extension Scheduler {
     records[ordinal].failures = 0
     records[ordinal].losses = 0
     records[ordinal].failedOn = nil
-    let dependency = records[ordinal].shard.dependency.flatMap { ordinals[$0] }
-    if let dependency, !records[dependency].state.isCompleted {
+    if let needed = needed(by: ordinal), !records[needed].state.isCompleted {
       records[ordinal].state = .blocked
     } else {
       enqueue(ordinal, notBefore: now)
     }
-    if wasGivenUp {
-      if !isSettled(records[ordinal]) { unsettled += 1 }
-      unsettled += waitingDependents(of: ordinal)
-    }
+    if wasGivenUp, !isSettled(ordinal) { unsettled += 1 + waiting(for: ordinal) }
   }
 
-  private func waitingDependents(of ordinal: Int) -> Int {
-    records[ordinal].dependents.count { records[$0].state == .blocked }
+  /// Shards that wait for this one, directly or through others that wait. Behind one that was given
+  /// up they wait for that.
+  private func waiting(for ordinal: Int) -> Int {
+    var count = 0
+    var rest = records[ordinal].dependents
+    while let next = rest.popLast() {
+      guard records[next].state == .blocked else { continue }
+      count += 1
+      rest += records[next].dependents
+    }
+    return count
   }
 
   private mutating func setPriority(_ priority: Int, of ordinal: Int) {

@@ -60,8 +60,9 @@ extension Scheduler {
       let names = tokens.compactMap { live[$0]?.lease.worker }.joined(separator: " and ")
       return .refused("shard \(shard) is running on worker \(names)")
     case .blocked:
-      if let dependency = record.shard.dependency, isStuck(record) {
-        return .refused("shard \(shard) waits for \(dependency), which was given up; retry that")
+      if let obstacle = obstacle(of: ordinal) {
+        return .refused(
+          "shard \(shard) waits for \(obstacle.shard.id), which was given up; retry that")
       }
       return .accepted
     case .queued:

@@ -2,8 +2,8 @@ import HeapModule
 
 /// Who gets what.
 ///
-/// Of the shards that a worker may have, it gets one of the highest priority; among these first
-/// what others wait for; then the longest expected one, where a shard that shares data with the
+/// Of the shards that a worker may have, it gets one of the highest priority; among these first the
+/// one that the longest chain of others waits for; then the longest expected one, where a shard that shares data with the
 /// worker's last one counts as longer than it is. Longest first keeps the end of a sweep short;
 /// shared data save a download and the computation of cached activations.
 extension Scheduler {
@@ -108,7 +108,7 @@ extension Scheduler {
   /// Smaller is better.
   private struct Rank: Comparable {
     let priority: Int
-    let unblocks: Bool
+    let followers: Int
     let weight: Double
     /// Workers on the same data, so that those that are free to choose spread over the data.
     let others: Int
@@ -116,7 +116,7 @@ extension Scheduler {
 
     static func < (left: Rank, right: Rank) -> Bool {
       if left.priority != right.priority { return left.priority > right.priority }
-      if left.unblocks != right.unblocks { return left.unblocks }
+      if left.followers != right.followers { return left.followers > right.followers }
       if left.weight != right.weight { return left.weight > right.weight }
       return (left.others, left.ordinal) < (right.others, right.ordinal)
     }
@@ -126,7 +126,7 @@ extension Scheduler {
     let bucket = ready.buckets[number]
     let isShared = worker.data == bucket.data
     return Rank(
-      priority: entry.priority, unblocks: bucket.unblocks,
+      priority: entry.priority, followers: bucket.followers,
       weight: costs.weight(bucket.shardClass, cost: bucket.cost)
         * (isShared ? Self.sharedDataFactor : 1),
       others: workersOnData[bucket.data, default: 0], ordinal: entry.ordinal)

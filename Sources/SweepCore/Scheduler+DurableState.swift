@@ -179,7 +179,7 @@ extension Scheduler {
       expect(expiryAt: deadline)
     }
     guard !records.contains(where: { $0.state == .leased([]) }) else { return nil }
-    unsettled = records.count { !isSettled($0) }
+    unsettled = records.indices.count { !isSettled($0) }
     joined = state.joined
     drained = state.drained
     hosts = state.hosts

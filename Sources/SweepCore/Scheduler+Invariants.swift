@@ -49,7 +49,7 @@ extension Scheduler {
       if record.state != .blocked, !record.state.isGivenUp {
         require(dependencyCompleted != false, "\(shard.id) runs before its dependency")
       }
-      if !isSettled(record) { open += 1 }
+      if !isSettled(ordinal) { open += 1 }
       require(
         record.failures <= policy.attempts && record.losses <= policy.losses,
         "\(shard.id) had \(record.failures) failures and \(record.losses) losses")

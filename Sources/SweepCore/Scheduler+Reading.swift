@@ -20,21 +20,28 @@ extension Scheduler {
     stopReason != nil ? live.isEmpty : unsettled == 0
   }
 
-  /// Whether the shard waits for one that is given up.
-  func isStuck(_ record: ShardRecord) -> Bool {
-    guard record.state == .blocked,
-      let needed = record.shard.dependency.flatMap({ ordinals[$0] })
-    else { return false }
-    return records[needed].state.isGivenUp
+  /// The shard that this one waits for at once.
+  func needed(by ordinal: Int) -> Int? {
+    records[ordinal].shard.dependency.flatMap { ordinals[$0] }
   }
 
+  /// The shard that was given up and that this one waits for, directly or through others that wait.
+  func obstacle(of ordinal: Int) -> ShardRecord? {
+    var reached = ordinal
+    while records[reached].state == .blocked, let next = needed(by: reached) { reached = next }
+    return reached != ordinal && records[reached].state.isGivenUp ? records[reached] : nil
+  }
+
+  /// Whether the shard waits, directly or through others, for one that is given up.
+  func isStuck(_ ordinal: Int) -> Bool { obstacle(of: ordinal) != nil }
+
   /// Whether nothing more can happen to the shard unless somebody asks for it.
-  func isSettled(_ record: ShardRecord) -> Bool { record.state.isFinal || isStuck(record) }
+  func isSettled(_ ordinal: Int) -> Bool { records[ordinal].state.isFinal || isStuck(ordinal) }
 
   /// Numbers for progress displays.
   package var summary: SweepSummary {
     var summary = SweepSummary()
-    for record in records {
+    for (ordinal, record) in records.enumerated() {
       let trials = record.shard.trials
       let done = trials.count { completedTrials.contains($0.id) }
       summary.trials += trials.count
@@ -59,7 +66,7 @@ extension Scheduler {
         summary.shardsCancelled += 1
         summary.trialsFailed += trials.count - done
       case .blocked:
-        if isStuck(record) { summary.trialsFailed += trials.count - done }
+        if isStuck(ordinal) { summary.trialsFailed += trials.count - done }
       case .queued: break
       }
     }

@@ -6,7 +6,7 @@ import Foundation
 /// events instead, and both ways lead to the same state.
 extension Scheduler {
   /// Raise with every change of `DurableState`, of what follows, or of what they mean.
-  private static let snapshotVersion = 2
+  private static let snapshotVersion = 3
 
   private struct Snapshot: Codable {
     var version: Int

@@ -1,19 +1,57 @@
-/// What determines a set of augmented data D_a within a sweep. A smaller ratio uses a prefix.
+/// What determines a set of augmented data D_a within a sweep. A smaller ratio uses a prefix, except
+/// where a fine-tune writes: that belongs to one ratio.
 package struct AugmentationKey: Hashable, Sendable {
+  /// The fine-tune that writes, of the same domain and bias.
+  package struct Writer: Hashable, Sendable {
+    package let ratio: Double
+    package let mitigation: Mitigation
+    package let seed: UInt64
+    package let round: Int
+
+    package init(ratio: Double, mitigation: Mitigation, seed: UInt64, round: Int) {
+      self.ratio = ratio
+      self.mitigation = mitigation
+      self.seed = seed
+      self.round = round
+    }
+  }
+
   package let domain: Domain
   package let bias: BiasType
   /// Whether the generator's words for all groups get equal probability (`token-decoding`).
   package let equalisesGroups: Bool
+  /// Nil in the first round, where the sweep's generator writes.
+  package let writer: Writer?
 
-  package init(domain: Domain, bias: BiasType, equalisesGroups: Bool = false) {
+  package init(
+    domain: Domain, bias: BiasType, equalisesGroups: Bool = false, writer: Writer? = nil
+  ) {
     self.domain = domain
     self.bias = bias
     self.equalisesGroups = equalisesGroups
+    self.writer = writer
   }
 
-  /// The coordinates without the domain, as they stand in identifiers.
+  /// The round whose fine-tunes use the set.
+  package var round: Int { (writer?.round ?? 0) + 1 }
+
+  /// The fine-tune that writes the set; nil in the first round.
+  package var writerKey: TrainingKey? {
+    writer.map {
+      TrainingKey(
+        domain: domain, bias: bias, ratio: $0.ratio, mitigation: $0.mitigation, seed: $0.seed,
+        round: $0.round)
+    }
+  }
+
+  /// The coordinates without the domain, as they stand in identifiers. Those of a fine-tune's set
+  /// are those of the fine-tune that uses it.
   package var conditions: String {
-    bias.rawValue + (equalisesGroups ? "/\(Mitigation.tokenDecoding.rawValue)" : "")
+    if let writer {
+      return "\(bias.rawValue)/\(writer.ratio)/\(writer.mitigation.rawValue)/\(writer.seed)"
+        + TrainingKey.suffix(round: round)
+    }
+    return bias.rawValue + (equalisesGroups ? "/\(Mitigation.tokenDecoding.rawValue)" : "")
   }
 }
 
@@ -25,15 +63,20 @@ package struct TrainingKey: Hashable, Sendable {
   package let ratio: Double
   package let mitigation: Mitigation
   package let seed: UInt64
+  /// From 1. Every round fine-tunes the base model; only who wrote its D_a differs.
+  package let round: Int
 
   package init(
-    domain: Domain, bias: BiasType?, ratio: Double, mitigation: Mitigation, seed: UInt64
+    domain: Domain, bias: BiasType?, ratio: Double, mitigation: Mitigation, seed: UInt64,
+    round: Int = 1
   ) {
+    precondition(round >= 1 && (round == 1 || bias != nil), "round \(round) without D_a")
     self.domain = domain
     self.bias = bias
     self.ratio = ratio
     self.mitigation = mitigation
     self.seed = seed
+    self.round = round
   }
 
   package var augmentation: AugmentationKey? {
@@ -41,14 +84,23 @@ package struct TrainingKey: Hashable, Sendable {
       AugmentationKey(
         domain: domain, bias: bias,
         // Where nothing is generated there is nothing to decode.
-        equalisesGroups: mitigation == .tokenDecoding && bias != .sameSize)
+        equalisesGroups: mitigation == .tokenDecoding && bias != .sameSize,
+        writer: round == 1
+          ? nil
+          : AugmentationKey.Writer(
+            ratio: ratio, mitigation: mitigation, seed: seed, round: round - 1))
     }
   }
 
   /// The coordinates without the domain, as they stand in identifiers.
   package var conditions: String {
     "\(bias?.rawValue ?? "original")/\(ratio)/\(mitigation.rawValue)/\(seed)"
+      + Self.suffix(round: round)
   }
+
+  /// What names a round in identifiers: nothing for the first, whose names are those of sweeps
+  /// without further ones.
+  fileprivate static func suffix(round: Int) -> String { round == 1 ? "" : "/round-\(round)" }
 }
 
 package struct ShardID: Hashable, Sendable, Comparable, Codable, CustomStringConvertible {
@@ -64,6 +116,16 @@ package struct ShardID: Hashable, Sendable, Comparable, Codable, CustomStringCon
   package static func < (left: ShardID, right: ShardID) -> Bool {
     left.description < right.description
   }
+}
+
+extension AugmentationKey {
+  /// The shard that makes the set.
+  package var shardID: ShardID { ShardID("augment/\(domain.rawValue)/\(conditions)") }
+}
+
+extension TrainingKey {
+  /// The shard that fine-tunes and evaluates the model.
+  package var shardID: ShardID { ShardID("tune/\(domain.rawValue)/\(conditions)") }
 }
 
 /// The leased unit of work.
@@ -99,11 +161,13 @@ package struct Shard: Hashable, Sendable {
 }
 
 /// The sweep cut into shards so that equal work is found and done once: one fine-tune serves all
-/// tasks of its domain, ratio 0 is one fine-tune for all biases and mitigations, and one D_a, made
-/// for the largest ratio, serves all ratios, mitigations and seeds.
+/// tasks of its domain, ratio 0 is one fine-tune for all biases, mitigations and rounds, and one D_a,
+/// made for the largest ratio, serves all ratios, mitigations and seeds of the first round. From the
+/// second round on each D_a is a fine-tune's own: its fine-tune writes it, and one fine-tune uses it.
 package struct ShardPlan: Sendable {
   package let grid: Grid
-  /// In dispatch order: generation first, then the longest expected shard first.
+  /// In dispatch order: round by round, in each generation first, then the longest expected shard
+  /// first. A shard comes after the one that it depends on.
   package let shards: [Shard]
 
   package var fineTuneCount: Int { shards.count - augmentationCount }
@@ -138,35 +202,45 @@ package struct ShardPlan: Sendable {
     }
 
     func originalItems(_ domain: Domain) -> Int { spec.originalItems(domain, of: tasks) }
-    func augmentationID(_ key: AugmentationKey) -> ShardID {
-      ShardID("augment/\(key.domain.rawValue)/\(key.conditions)")
-    }
-
-    var augmentations: [Shard] = []
+    var augmentations: [Int: [Shard]] = [:]
     var planned: Set<AugmentationKey> = []
     let largestRatio = spec.ratios.max() ?? 0
     for key in keys.compactMap(\.augmentation) where planned.insert(key).inserted {
       let items = Self.augmentedItems(
-        ratio: largestRatio, original: originalItems(key.domain))
-      augmentations.append(
+        ratio: key.writer?.ratio ?? largestRatio, original: originalItems(key.domain))
+      augmentations[key.round, default: []].append(
         Shard(
-          id: augmentationID(key), work: .augmentation(key, items: items), dependency: nil,
+          id: key.shardID, work: .augmentation(key, items: items),
+          dependency: key.writerKey?.shardID,
           cost: Double(items * spec.augmentation.generatedTokens(key))
             * Self.generationPasses))
     }
-    let fineTunes = keys.map { key in
+    var fineTunes: [Int: [Shard]] = [:]
+    for key in keys {
       let original = originalItems(key.domain)
       let items = original + Self.augmentedItems(ratio: key.ratio, original: original)
       let evaluated = trials[key, default: []]
-      return Shard(
-        id: ShardID("tune/\(key.domain.rawValue)/\(key.conditions)"),
-        work: .fineTune(key, trials: evaluated),
-        dependency: key.augmentation.map(augmentationID),
-        cost: Double(items * spec.training.epochs + evaluated.count * spec.data.testItems)
-          * Self.tokensPerItem * Self.passesPerToken)
+      fineTunes[key.round, default: []].append(
+        Shard(
+          id: key.shardID,
+          work: .fineTune(key, trials: evaluated),
+          dependency: key.augmentation?.shardID,
+          cost: Double(items * spec.training.epochs + evaluated.count * spec.data.testItems)
+            * Self.tokensPerItem * Self.passesPerToken))
     }
     self.grid = grid
-    self.shards = Self.longestFirst(augmentations) + Self.longestFirst(fineTunes)
+    self.shards = (1...spec.rounds).flatMap { round in
+      Self.longestFirst(augmentations[round, default: []])
+        + Self.longestFirst(fineTunes[round, default: []])
+    }
+  }
+
+  /// Fine-tunes that write the D_a of a later round: what they learned is their artifact.
+  package var writers: Set<ShardID> {
+    Set(
+      shards.compactMap { shard in
+        if case .augmentation = shard.work { shard.dependency } else { nil }
+      })
   }
 
   /// Equal costs keep their order.

@@ -56,6 +56,7 @@ package struct SweepDefinition: Sendable {
     let seeds: [UInt64] = root.list(
       "seeds", of: "whole numbers from 0 to \(Int64.max)", default: [1], limit: axisMax,
       parse: { Int64($0).flatMap { UInt64(exactly: $0) } })
+    let rounds = root.integer("rounds", in: SweepSpec.roundsAllowed, default: 1)
 
     var section = root.section("data")
     let data = SweepSpec.Data(
@@ -92,6 +93,12 @@ package struct SweepDefinition: Sendable {
       topK: section.integer("top_k", in: 0...1_000_000, default: 40),
       maximumTokens: section.integer("maximum_tokens", in: 8...2048, default: 60),
       seed: section.seed("seed", default: 1))
+    if rounds > 1, generator != .model {
+      root.report(
+        "rounds",
+        "a round's fine-tune writes the augmented data of the next, but augmentation.generator is "
+          + "\(generator.rawValue); use self, or remove one of the two")
+    }
     root.absorb(section)
 
     section = root.section("training")
@@ -229,11 +236,12 @@ package struct SweepDefinition: Sendable {
     }
     root.absorb(section)
 
-    let points = [definitions.count, biases.count, ratios.count, mitigations.count, seeds.count]
-      .reduce((value: 1, overflow: false)) { product, count in
-        let next = product.value.multipliedReportingOverflow(by: count)
-        return (next.partialValue, product.overflow || next.overflow)
-      }
+    let points = [
+      definitions.count, biases.count, ratios.count, mitigations.count, seeds.count, rounds,
+    ].reduce((value: 1, overflow: false)) { product, count in
+      let next = product.value.multipliedReportingOverflow(by: count)
+      return (next.partialValue, product.overflow || next.overflow)
+    }
     if points.overflow || points.value > Self.gridPointsMax {
       root.report("", "the grid has more than \(Self.gridPointsMax) points; shorten an axis")
     }
@@ -253,8 +261,9 @@ package struct SweepDefinition: Sendable {
     self.policy = policy
     self.spec = SweepSpec(
       name: name, model: model, tasks: definitions.map(\.id), biases: biases, ratios: ratios,
-      mitigations: mitigations, seeds: seeds, data: data, augmentation: augmentation,
-      training: training, mitigation: mitigation, evaluation: evaluation,
+      mitigations: mitigations, seeds: seeds, rounds: rounds, data: data,
+      augmentation: augmentation, training: training, mitigation: mitigation,
+      evaluation: evaluation,
       taskDefinitions: TaskDefinitions(definitions))
   }
 

@@ -12,6 +12,8 @@ package struct SweepSpec: Codable, Hashable, Sendable {
   package var ratios: [Double]
   package var mitigations: [Mitigation]
   package var seeds: [UInt64]
+  /// Rounds of inheritance: the fine-tune of a round writes the D_a of the next one.
+  package var rounds = 1
   package var data: Data
   package var augmentation: Augmentation
   package var training: Training
@@ -21,8 +23,8 @@ package struct SweepSpec: Codable, Hashable, Sendable {
   package var taskDefinitions: TaskDefinitions
 
   enum CodingKeys: String, CodingKey {
-    case name, model, tasks, biases, ratios, mitigations, seeds, data, augmentation, training
-    case mitigation, evaluation
+    case name, model, tasks, biases, ratios, mitigations, seeds, rounds, data, augmentation
+    case training, mitigation, evaluation
     case taskDefinitions = "task_definitions"
   }
 
@@ -228,6 +230,50 @@ package struct SweepSpec: Codable, Hashable, Sendable {
       case samples
     }
   }
+}
+
+extension SweepSpec {
+  /// Axes that came later stand in the JSON only where they are not the default, so that older specs
+  /// keep their digests.
+  package init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    func value<Value: Decodable>(_ key: CodingKeys) throws -> Value {
+      try values.decode(Value.self, forKey: key)
+    }
+    let rounds = try values.decodeIfPresent(Int.self, forKey: .rounds) ?? 1
+    guard Self.roundsAllowed.contains(rounds) else {
+      throw DecodingError.dataCorruptedError(
+        forKey: .rounds, in: values, debugDescription: "there are no \(rounds) rounds")
+    }
+    self.init(
+      name: try value(.name), model: try value(.model), tasks: try value(.tasks),
+      biases: try value(.biases), ratios: try value(.ratios),
+      mitigations: try value(.mitigations), seeds: try value(.seeds), rounds: rounds,
+      data: try value(.data), augmentation: try value(.augmentation),
+      training: try value(.training), mitigation: try value(.mitigation),
+      evaluation: try value(.evaluation), taskDefinitions: try value(.taskDefinitions))
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var values = encoder.container(keyedBy: CodingKeys.self)
+    try values.encode(name, forKey: .name)
+    try values.encode(model, forKey: .model)
+    try values.encode(tasks, forKey: .tasks)
+    try values.encode(biases, forKey: .biases)
+    try values.encode(ratios, forKey: .ratios)
+    try values.encode(mitigations, forKey: .mitigations)
+    try values.encode(seeds, forKey: .seeds)
+    if rounds != 1 { try values.encode(rounds, forKey: .rounds) }
+    try values.encode(data, forKey: .data)
+    try values.encode(augmentation, forKey: .augmentation)
+    try values.encode(training, forKey: .training)
+    try values.encode(mitigation, forKey: .mitigation)
+    try values.encode(evaluation, forKey: .evaluation)
+    try values.encode(taskDefinitions, forKey: .taskDefinitions)
+  }
+
+  /// Each round waits for the one before it, so more of them are a mistake rather than a plan.
+  package static let roundsAllowed = 1...100
 }
 
 extension SweepSpec.Training {

@@ -20,15 +20,16 @@ extension Ledger {
     }
     let insert = try database.cachedStatement(
       sql: """
-        INSERT OR REPLACE INTO finding (id, kind, task, metric, bias, ratio, mitigation, predictor,
-          role, estimate, standard_error, lower, upper, effect_size, p_value, p_adjusted, family,
+        INSERT OR REPLACE INTO finding (id, kind, task, metric, bias, ratio, mitigation, round,
+          predictor, role, estimate, standard_error, lower, upper, effect_size, p_value, p_adjusted, family,
           seeds, items, note, inputs)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """)
     for (id, finding) in wanted.sorted(by: { $0.key < $1.key }) where recorded[id] != finding {
       try insert.execute(arguments: [
         id, finding.kind.rawValue, finding.task, finding.metric, finding.bias, finding.ratio,
-        finding.mitigation, finding.predictor, finding.role?.rawValue, finding.estimate,
+        finding.mitigation, finding.round, finding.predictor, finding.role?.rawValue,
+        finding.estimate,
         finding.standardError, finding.lower, finding.upper, finding.effectSize, finding.pValue,
         finding.adjustedPValue, finding.family, finding.seeds, finding.items, finding.note,
         finding.inputs.description,
@@ -84,6 +85,7 @@ package struct RecordedResults: Sendable {
     package let ratio: Double
     package let mitigation: String
     package let seed: Int64
+    package let round: Int
     package let metrics: [String: Double]
     package let items: [String: [Double]]
   }
@@ -91,6 +93,11 @@ package struct RecordedResults: Sendable {
   package struct Fact: Hashable, Sendable {
     package let domain: String
     package let bias: String
+    /// The round whose fine-tunes use the D_a.
+    package let round: Int
+    /// Of the fine-tune that wrote the D_a; nil in the first round.
+    package let ratio: Double?
+    package let mitigation: String?
     package let name: String
     package let value: Double
   }
@@ -114,28 +121,36 @@ package struct RecordedResults: Sendable {
         items[row[0], default: [:]][row[1]] = TrialItems.decoded(Array(bytes))
       }
     }
+    let roundOfTrial = try LedgerSchema.round(of: "trial", in: database)
     trials = try Row.fetchAll(
       database,
       sql: """
-        SELECT id, task, bias, ratio, mitigation, seed FROM trial
+        SELECT id, task, bias, ratio, mitigation, seed, \(roundOfTrial) AS round FROM trial
         WHERE completed_by IS NOT NULL ORDER BY ordinal
         """
     ).map { row in
       let id: String = row["id"]
       return Trial(
         task: row["task"], bias: row["bias"], ratio: row["ratio"], mitigation: row["mitigation"],
-        seed: row["seed"], metrics: metrics[id] ?? [:], items: items[id] ?? [:])
+        seed: row["seed"], round: row["round"], metrics: metrics[id] ?? [:], items: items[id] ?? [:]
+      )
     }
+    let roundOfShard = try LedgerSchema.round(of: "shard", in: database)
     facts = try Row.fetchAll(
       database,
       sql: """
-        SELECT shard.domain, shard.bias, fact.name, fact.value
+        SELECT shard.domain, shard.bias, \(roundOfShard), shard.ratio, shard.mitigation, fact.name,
+          fact.value
         FROM fact JOIN shard ON shard.id = fact.shard
         WHERE shard.kind = 'augmentation' AND shard.bias IS NOT NULL
           AND shard.id NOT LIKE '%/token-decoding'
         ORDER BY shard.ordinal, fact.name
         """
-    ).map { Fact(domain: $0[0], bias: $0[1], name: $0[2], value: $0[3]) }
+    ).map {
+      Fact(
+        domain: $0[0], bias: $0[1], round: $0[2], ratio: $0[3], mitigation: $0[4], name: $0[5],
+        value: $0[6])
+    }
   }
 }
 
@@ -152,6 +167,7 @@ extension Finding {
       finding.bias = row["bias"]
       finding.ratio = row["ratio"]
       finding.mitigation = row["mitigation"]
+      finding.round = (row["round"] as Int?) ?? 1
       finding.predictor = row["predictor"]
       finding.estimate = row["estimate"]
       finding.standardError = row["standard_error"]

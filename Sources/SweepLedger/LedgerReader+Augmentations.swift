@@ -7,6 +7,10 @@ package struct AugmentationRecord: Sendable, Hashable {
   package let id: String
   package let domain: String
   package let bias: String
+  /// The round whose fine-tunes use the set.
+  package let round: Int
+  /// The shard of the fine-tune that writes the set; nil in the first round.
+  package let writer: String?
   /// As in the table `shard`; an unfinished sweep's ledger has shards that are queued.
   package let state: String
   /// SHA-256 of the set; nil until it is there.
@@ -29,17 +33,19 @@ extension LedgerReader {
       while let row = try rows.next() {
         facts[row["shard"], default: [:]][row["name"]] = row["value"]
       }
+      let round = try LedgerSchema.round(of: "shard", in: database)
       return try Row.fetchAll(
         database,
         sql: """
-          SELECT id, domain, bias, state, artifact FROM shard
+          SELECT id, domain, bias, \(round) AS round, dependency, state, artifact FROM shard
           WHERE kind = 'augmentation' ORDER BY ordinal
           """
       ).map { row in
         let id: String = row["id"]
         return AugmentationRecord(
-          id: id, domain: row["domain"], bias: row["bias"], state: row["state"],
-          artifact: row["artifact"], facts: facts[id] ?? [:])
+          id: id, domain: row["domain"], bias: row["bias"], round: row["round"],
+          writer: row["dependency"], state: row["state"], artifact: row["artifact"],
+          facts: facts[id] ?? [:])
       }
     }
   }

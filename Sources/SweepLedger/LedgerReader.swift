@@ -61,11 +61,12 @@ package final class LedgerReader: Sendable {
       status.completed = try count("SELECT count(*) FROM trial WHERE completed_by IS NOT NULL")
       status.failed = try count(
         """
+        -- Given up, or waiting for what is, through however many others.
+        WITH RECURSIVE hopeless (id) AS (
+          SELECT id FROM shard WHERE state IN ('quarantined', 'cancelled')
+          UNION SELECT shard.id FROM shard JOIN hopeless ON shard.dependency = hopeless.id)
         SELECT count(*) FROM trial JOIN shard ON shard.id = trial.shard
-          LEFT JOIN shard AS needed ON needed.id = shard.dependency
-        WHERE trial.completed_by IS NULL
-          AND (shard.state IN ('quarantined', 'cancelled')
-            OR needed.state IN ('quarantined', 'cancelled'))
+        WHERE trial.completed_by IS NULL AND shard.id IN (SELECT id FROM hopeless)
         """)
       status.shards = try count("SELECT count(*) FROM shard")
       status.shardsCompleted = try count("SELECT count(*) FROM shard WHERE state = 'completed'")
@@ -137,16 +138,18 @@ package final class LedgerReader: Sendable {
 
   private func results(from view: String) throws -> [TrialResultRow] {
     try read { database in
-      try Row.fetchAll(
+      let round = try LedgerSchema.round(of: view, in: database)
+      return try Row.fetchAll(
         database,
         sql: """
-          SELECT trial_id, task, bias, ratio, mitigation, seed, metric, value FROM \(view)
+          SELECT trial_id, task, bias, ratio, mitigation, seed, \(round) AS round, metric, value
+          FROM \(view)
           """
       ).map { row in
         TrialResultRow(
           trial: row["trial_id"], task: row["task"], bias: row["bias"], ratio: row["ratio"],
-          mitigation: row["mitigation"], seed: row["seed"], metric: row["metric"],
-          value: row["value"])
+          mitigation: row["mitigation"], seed: row["seed"], round: row["round"],
+          metric: row["metric"], value: row["value"])
       }
     }
   }
@@ -174,17 +177,19 @@ package final class LedgerReader: Sendable {
   /// Facts of completed shards, such as the dose of a D_a, without the time that they took.
   package func facts() throws -> [ShardFact] {
     try read { database in
-      try Row.fetchAll(
+      let round = try LedgerSchema.round(of: "shard", in: database)
+      return try Row.fetchAll(
         database,
         sql: """
-          SELECT fact.shard, shard.kind, shard.domain, shard.bias, fact.name, fact.value
+          SELECT fact.shard, shard.kind, shard.domain, shard.bias, \(round) AS round, fact.name,
+            fact.value
           FROM fact JOIN shard ON shard.id = fact.shard WHERE fact.name <> ?
           ORDER BY shard.ordinal, fact.name
           """, arguments: [Shard.secondsFact]
       ).map {
         ShardFact(
           shard: $0["shard"], kind: $0["kind"], domain: $0["domain"], bias: $0["bias"],
-          name: $0["name"], value: $0["value"])
+          round: $0["round"], name: $0["name"], value: $0["value"])
       }
     }
   }
@@ -192,17 +197,19 @@ package final class LedgerReader: Sendable {
   /// Completed fine-tunes whose trained parameters were kept, in the plan's order.
   package func keptFineTunes() throws -> [KeptFineTune] {
     try read { database in
-      try Row.fetchAll(
+      let round = try LedgerSchema.round(of: "shard", in: database)
+      return try Row.fetchAll(
         database,
         sql: """
-          SELECT id, domain, bias, ratio, mitigation, seed, artifact FROM shard
+          SELECT id, domain, bias, ratio, mitigation, seed, \(round) AS round, artifact FROM shard
           WHERE kind = 'fine_tune' AND state = 'completed' AND artifact IS NOT NULL
           ORDER BY ordinal
           """
       ).map {
         KeptFineTune(
           id: $0["id"], domain: $0["domain"], bias: $0["bias"], ratio: $0["ratio"],
-          mitigation: $0["mitigation"], seed: $0["seed"], artifact: $0["artifact"])
+          mitigation: $0["mitigation"], seed: $0["seed"], round: $0["round"],
+          artifact: $0["artifact"])
       }
     }
   }
@@ -279,12 +286,13 @@ package struct TrialResultRow: Sendable, Hashable {
   package let ratio: Double
   package let mitigation: String
   package let seed: Int64
+  package let round: Int
   package let metric: String
   package let value: Double
 
   package init(
     trial: String, task: String, bias: String, ratio: Double, mitigation: String, seed: Int64,
-    metric: String, value: Double
+    round: Int = 1, metric: String, value: Double
   ) {
     self.trial = trial
     self.task = task
@@ -292,6 +300,7 @@ package struct TrialResultRow: Sendable, Hashable {
     self.ratio = ratio
     self.mitigation = mitigation
     self.seed = seed
+    self.round = round
     self.metric = metric
     self.value = value
   }
@@ -303,6 +312,7 @@ package struct ShardFact: Sendable, Hashable {
   package let domain: String
   /// Nil for a fine-tune at ratio 0.
   package let bias: String?
+  package let round: Int
   package let name: String
   package let value: Double
 }
@@ -317,6 +327,7 @@ package struct KeptFineTune: Sendable, Hashable, Encodable {
   package let ratio: Double
   package let mitigation: String
   package let seed: Int64
+  package let round: Int
   /// SHA-256 of the parameters.
   package let artifact: String
 }

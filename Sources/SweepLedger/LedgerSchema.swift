@@ -22,7 +22,16 @@ enum LedgerSchema {
     migrator.registerMigration("4") { database in
       try database.execute(sql: version4)
     }
+    migrator.registerMigration("5") { database in
+      try database.execute(sql: version5)
+    }
     return migrator
+  }
+
+  /// The column of a table that older ledgers, which are read as they are, do not have; their rows are
+  /// all of the first round.
+  static func round(of table: String, in database: Database) throws -> String {
+    try database.columns(in: table).contains { $0.name == "round" } ? "\(table).round" : "1"
   }
 
   /// What operators do: cancelled shards and attempts, drained workers. And copies of a shard that
@@ -158,6 +167,62 @@ enum LedgerSchema {
       CHECK ((lower IS NULL) = (upper IS NULL))
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX finding_kind ON finding (kind, task, metric, bias, mitigation, ratio);
+    """
+
+  /// Rounds of inheritance. What was there before is of the first one.
+  private static let version5 = """
+    DROP VIEW trial_result;
+    DROP VIEW grid_result;
+    DROP VIEW shard_status;
+
+    ALTER TABLE shard ADD COLUMN round INTEGER NOT NULL DEFAULT 1 CHECK (round >= 1);
+    ALTER TABLE trial ADD COLUMN round INTEGER NOT NULL DEFAULT 1
+      CHECK (round = 1 OR (round > 1 AND ratio > 0));
+    ALTER TABLE finding ADD COLUMN round INTEGER NOT NULL DEFAULT 1 CHECK (round >= 1);
+
+    CREATE TABLE grid_point_5 (
+      ordinal INTEGER PRIMARY KEY,
+      task TEXT NOT NULL,
+      bias TEXT NOT NULL,
+      ratio REAL NOT NULL,
+      mitigation TEXT NOT NULL,
+      seed INTEGER NOT NULL,
+      trial TEXT NOT NULL REFERENCES trial (id),
+      round INTEGER NOT NULL DEFAULT 1 CHECK (round >= 1),
+      UNIQUE (task, bias, ratio, mitigation, seed, round)
+    ) STRICT;
+    INSERT INTO grid_point_5
+      SELECT ordinal, task, bias, ratio, mitigation, seed, trial, 1 FROM grid_point;
+    DROP TABLE grid_point;
+    ALTER TABLE grid_point_5 RENAME TO grid_point;
+
+    CREATE VIEW trial_result AS
+      SELECT trial.id AS trial_id, task, coalesce(bias, 'original') AS bias, ratio, mitigation,
+        seed, metric.name AS metric, metric.value AS value, round
+      FROM trial JOIN metric ON metric.trial = trial.id
+      ORDER BY trial.ordinal, metric.name;
+
+    CREATE VIEW grid_result AS
+      SELECT grid_point.task, grid_point.bias, grid_point.ratio, grid_point.mitigation,
+        grid_point.seed, grid_point.trial AS trial_id, metric.name AS metric,
+        metric.value AS value, grid_point.round
+      FROM grid_point JOIN metric ON metric.trial = grid_point.trial
+      ORDER BY grid_point.ordinal, metric.name;
+
+    CREATE VIEW shard_status AS
+      SELECT shard.id AS shard_id, shard.kind, shard.domain, shard.bias, shard.ratio,
+        shard.mitigation, shard.seed,
+        CASE WHEN shard.state = 'queued' AND needed.state <> 'completed' THEN 'blocked'
+          ELSE shard.state END AS state,
+        (SELECT count(*) FROM attempt WHERE attempt.shard = shard.id) AS attempts,
+        (SELECT worker FROM attempt WHERE attempt.shard = shard.id
+          ORDER BY token DESC LIMIT 1) AS worker,
+        (SELECT count(*) FROM trial WHERE trial.shard = shard.id) AS trials,
+        (SELECT count(*) FROM trial WHERE trial.shard = shard.id
+          AND completed_by IS NOT NULL) AS trials_completed,
+        shard.artifact, shard.reason, shard.round
+      FROM shard LEFT JOIN shard AS needed ON needed.id = shard.dependency
+      ORDER BY shard.ordinal;
     """
 
   private static let version1 = """

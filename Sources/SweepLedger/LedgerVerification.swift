@@ -127,11 +127,12 @@ package struct LedgerVerification: Sendable {
       ("shard", "id, ordinal, kind, domain, bias, ratio, mitigation, seed, dependency, cost"),
       ("trial", "id, ordinal, shard, task, bias, ratio, mitigation, seed"),
     ] {
-      let marks = columns.split(separator: ",").map { _ in "?" }.joined(separator: ", ")
+      let marks = columns.split(separator: ",").map { _ in "?, " }.joined()
       let insert = try copy.makeStatement(
-        sql: "INSERT INTO \(table) (\(columns)) VALUES (\(marks))")
+        sql: "INSERT INTO \(table) (\(columns), round) VALUES (\(marks)?)")
+      let round = try LedgerSchema.round(of: table, in: database)
       let rows = try Row.fetchCursor(
-        database, sql: "SELECT \(columns) FROM \(table) ORDER BY ordinal")
+        database, sql: "SELECT \(columns), \(round) FROM \(table) ORDER BY ordinal")
       while let row = try rows.next() {
         try insert.execute(arguments: StatementArguments(row.databaseValues))
       }

@@ -1,10 +1,12 @@
 import SweepCore
 
-/// Plots that set mitigations, and kinds of tasks, side by side.
+/// Plots that set mitigations, and kinds of tasks, side by side; of several rounds, the first.
 enum ComparisonFigures {
   /// How much of the inherited bias each mitigation takes back, by task, at the largest ratio.
   static func recovery(_ findings: FindingTables, _ spec: SweepSpec) -> Figure? {
-    let all = findings.of(.recovery) { $0.role == .bias && $0.estimate != nil }
+    let all = findings.of(.recovery) {
+      $0.role == .bias && $0.estimate != nil && $0.round == 1
+    }
     guard let ratio = all.compactMap(\.ratio).max() else { return nil }
     let shown = all.filter { $0.ratio == ratio }
     let tasks = spec.tasks.filter { task in shown.contains { $0.task == task } }
@@ -39,7 +41,7 @@ enum ComparisonFigures {
         SELECT task, mitigation, avg(estimate) AS mean, count(*) AS conditions, min(estimate),
           max(estimate)
         FROM finding WHERE kind = 'recovery' AND role = 'bias' AND ratio = \(ratio)
-          AND estimate IS NOT NULL
+          AND estimate IS NOT NULL\(findings.hasRounds ? " AND round = 1" : "")
         GROUP BY task, mitigation ORDER BY task, mitigation;
         """)
   }
@@ -89,6 +91,8 @@ enum ComparisonFigures {
       panels: [plot.panel(id: "relations-1")],
       key: series.map {
         Figure.Key(svg: SeriesStyle($0.style).markerSample, text: "\($0.name) tasks")
-      }, query: ResultQuery.inheritance(role: .skill, ratio: ratio))
+      },
+      query: ResultQuery.inheritance(
+        role: .skill, ratio: ratio, round: findings.hasRounds ? 1 : nil))
   }
 }

@@ -2,7 +2,8 @@ import SweepCore
 import SweepLedger
 
 /// What is inherited against what the generated data turned out to be: the bias metrics of each task
-/// at the largest ratio without mitigation, over the bias types, against the doses of its domain.
+/// at the largest ratio without mitigation, over the bias types, against the doses of its domain; in
+/// the first round, where all fine-tunes have one D_a.
 struct DoseResponse {
   let figures: [Figure]
   let table: ReportTable?
@@ -54,7 +55,7 @@ struct DoseResponse {
           shown.formUnion(points.map(\.bias))
           if !names.contains(dose.name) { names.append(dose.name) }
           let association = findings.of(.association) {
-            $0.task == task && $0.metric == metric && $0.predictor == dose.name
+            $0.task == task && $0.metric == metric && $0.predictor == dose.name && $0.round == 1
           }.first
           let plot = Self.plot(
             task: task, metric: metric, dose: dose.label, points: points, biases: biases,
@@ -85,7 +86,9 @@ struct DoseResponse {
           key: biases.enumerated().filter { shown.contains($0.element) }.map {
             Figure.Key(svg: SeriesStyle($0.offset).markerSample, text: $0.element)
           },
-          query: ResultQuery.doseResponse(task: task, domain: domain, doses: names, ratio: ratio)))
+          query: ResultQuery.doseResponse(
+            task: task, domain: domain, doses: names, ratio: ratio,
+            rounds: findings.hasRounds)))
     }
     self.figures = figures
     table =

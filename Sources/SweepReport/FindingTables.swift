@@ -5,10 +5,16 @@ package struct FindingTables: Sendable {
   package let findings: [Finding]
   /// The tasks that cannot do what they are asked even without bias: their findings mean nothing.
   package let withoutSkill: Set<String>
+  /// The rounds of inheritance that findings are about; one in most sweeps.
+  package let rounds: [Int]
   private let levels: [LevelKey: Finding]
+
+  /// Whether the round is among what tells findings apart.
+  var hasRounds: Bool { rounds.count > 1 }
 
   package init(_ findings: [Finding]) {
     self.findings = findings
+    rounds = Set(findings.map(\.round)).union([1]).sorted()
     let skills = findings.filter { $0.kind == .skill }
     // A task has skill if one of its skill metrics shows it.
     let able = Set(skills.filter { $0.note == nil }.compactMap(\.task))
@@ -20,12 +26,16 @@ package struct FindingTables: Sendable {
         else { return nil }
         return (
           LevelKey(
-            task: task, metric: metric, bias: finding.bias, ratio: ratio, mitigation: mitigation),
+            task: task, metric: metric, bias: finding.bias, ratio: ratio, mitigation: mitigation,
+            round: finding.round),
           finding
         )
       }
     ) { first, _ in first }
   }
+
+  /// What names a round beside others in titles; empty where there is one.
+  func suffix(round: Int) -> String { hasRounds ? ", round \(round)" : "" }
 
   package func of(_ kind: Finding.Kind, where matches: (Finding) -> Bool = { _ in true })
     -> [Finding]
@@ -35,12 +45,12 @@ package struct FindingTables: Sendable {
 
   /// The level of a metric under a condition, with its interval.
   package func level(
-    task: String, metric: String, bias: String?, ratio: Double, mitigation: String
+    task: String, metric: String, bias: String?, ratio: Double, mitigation: String, round: Int = 1
   ) -> Finding? {
     levels[
       LevelKey(
         task: task, metric: metric, bias: ratio == 0 ? nil : bias, ratio: ratio,
-        mitigation: ratio == 0 ? "none" : mitigation)]
+        mitigation: ratio == 0 ? "none" : mitigation, round: ratio == 0 ? 1 : round)]
   }
 
   private struct LevelKey: Hashable {
@@ -49,17 +59,20 @@ package struct FindingTables: Sendable {
     let bias: String?
     let ratio: Double
     let mitigation: String
+    let round: Int
   }
 
   // MARK: Text
 
-  static let columns = [
-    "kind", "task", "metric", "role", "bias", "ratio", "mitigation", "predictor", "estimate",
-    "standard_error", "lower", "upper", "effect_size", "p_value", "p_adjusted", "family", "seeds",
-    "items", "note",
-  ]
+  private var columns: [String] {
+    [
+      "kind", "task", "metric", "role", "bias", "ratio", "mitigation", "predictor", "estimate",
+      "standard_error", "lower", "upper", "effect_size", "p_value", "p_adjusted", "family", "seeds",
+      "items", "note",
+    ] + (hasRounds ? ["round"] : [])
+  }
 
-  private static func fields(_ finding: Finding) -> [String] {
+  private func fields(_ finding: Finding) -> [String] {
     func number(_ value: Double?) -> String { value.map { "\($0)" } ?? "" }
     return [
       finding.kind.rawValue, finding.task ?? "", finding.metric ?? "",
@@ -68,7 +81,7 @@ package struct FindingTables: Sendable {
       number(finding.standardError), number(finding.lower), number(finding.upper),
       number(finding.effectSize), number(finding.pValue), number(finding.adjustedPValue),
       finding.family ?? "", "\(finding.seeds)", "\(finding.items)", finding.note ?? "",
-    ]
+    ] + (hasRounds ? ["\(finding.round)"] : [])
   }
 
   /// One line per finding (RFC 4180), numbers with all their digits.
@@ -77,36 +90,39 @@ package struct FindingTables: Sendable {
       text.contains(where: { ",\"\r\n".contains($0) })
         ? "\"" + text.replacing("\"", with: "\"\"") + "\"" : text
     }
-    return ([Self.columns] + findings.map(Self.fields))
+    return ([columns] + findings.map(fields))
       .map { $0.map(field).joined(separator: ",") + "\r\n" }.joined()
   }
 
   /// Inheritance at the largest ratio without mitigation as a LaTeX table (booktabs).
   package func latex() -> String {
     func number(_ value: Double?) -> String { value.map { NumberText.fixed($0) } ?? "--" }
-    let rows = headlineInheritance(role: .bias).map { finding in
+    let inherited = rounds.flatMap { headlineInheritance(role: .bias, round: $0) }
+    let rows = inherited.map { finding in
       let interval =
         finding.lower.flatMap { lower in
           finding.upper.map { "[\(NumberText.fixed(lower)), \(NumberText.fixed($0))]" }
         } ?? "--"
-      return [
-        finding.task ?? "", finding.metric ?? "", finding.bias ?? "",
-        finding.ratio.map(NumberText.plain) ?? "", number(finding.estimate), interval,
-        number(finding.adjustedPValue),
-      ]
+      return [finding.task ?? "", finding.metric ?? "", finding.bias ?? ""]
+        + (hasRounds ? ["\(finding.round)"] : []) + [
+          finding.ratio.map(NumberText.plain) ?? "", number(finding.estimate), interval,
+          number(finding.adjustedPValue),
+        ]
     }
     return LaTeXText.table(
       "Inherited bias by task and bias type: estimate, 95 % interval, Holm-adjusted p.",
-      columns: ["task", "metric", "bias type", "γ", "estimate", "interval", "p"], rows: rows,
-      query: headlineInheritance(role: .bias).first?.ratio.map {
-        ResultQuery.inheritance(role: .bias, ratio: $0)
+      columns: ["task", "metric", "bias type"] + (hasRounds ? ["round"] : []) + [
+        "γ", "estimate", "interval", "p",
+      ], rows: rows,
+      query: inherited.first?.ratio.map {
+        ResultQuery.inheritance(role: .bias, ratio: $0, round: nil)
       })
   }
 
-  /// Inheritance without mitigation at the largest ratio that each condition has.
-  package func headlineInheritance(role: HeadlineRole) -> [Finding] {
+  /// Inheritance without mitigation in a round, at the largest ratio that each condition has.
+  package func headlineInheritance(role: HeadlineRole, round: Int = 1) -> [Finding] {
     let all = of(.inheritance) {
-      $0.role == role && $0.mitigation == "none"
+      $0.role == role && $0.mitigation == "none" && $0.round == round
     }
     let largest = all.compactMap(\.ratio).max()
     return all.filter { $0.ratio == largest }

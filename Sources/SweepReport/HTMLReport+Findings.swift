@@ -14,11 +14,7 @@ struct FindingsSection {
   let excluded: [String]
   let hasExcluded: Bool
   let methods: String
-  let query = """
-    SELECT kind, task, metric, bias, ratio, mitigation, predictor, estimate, lower, upper,
-      effect_size, p_value, p_adjusted, seeds, items, note
-    FROM finding ORDER BY kind, task, metric, bias, mitigation, ratio;
-    """
+  let query: String
 
   struct SkillRow {
     let task: String
@@ -31,16 +27,25 @@ struct FindingsSection {
     let findings = FindingTables(data.findings)
     let spec = data.sweep.spec
     isEmpty = data.findings.isEmpty
+    let round = findings.hasRounds ? ", round" : ""
+    query = """
+      SELECT kind, task, metric, bias, ratio, mitigation\(round), predictor, estimate, lower, upper,
+        effect_size, p_value, p_adjusted, seeds, items, note
+      FROM finding ORDER BY kind, task, metric, bias, mitigation, ratio\(round);
+      """
     skills = findings.of(.skill).map { finding in
       SkillRow(
         task: finding.task ?? "", metric: finding.metric ?? "", estimate: finding.levelText,
         verdict: finding.note ?? "above chance")
     }
     hasSkills = !skills.isEmpty
-    let maps = [HeadlineRole.bias, .skill].enumerated().compactMap { index, role in
-      Self.map(
-        findings, role: role, tasks: spec.tasks, biases: spec.biases.map(\.rawValue),
-        name: "inheritance-\(index + 1)")
+    let maps = findings.rounds.flatMap { round in
+      [HeadlineRole.bias, .skill].enumerated().compactMap { index, role in
+        Self.map(
+          findings, role: role, round: round, tasks: spec.tasks,
+          biases: spec.biases.map(\.rawValue),
+          name: "inheritance-\(index + 1)" + (round == 1 ? "" : "-round-\(round)"))
+      }
     }
     let doses = DoseResponse(data, findings)
     figures =
@@ -59,9 +64,12 @@ struct FindingsSection {
   // MARK: Heat maps
 
   private static func map(
-    _ findings: FindingTables, role: HeadlineRole, tasks: [String], biases: [String], name: String
+    _ findings: FindingTables, role: HeadlineRole, round: Int, tasks: [String], biases: [String],
+    name: String
   ) -> Figure? {
-    let inherited = findings.headlineInheritance(role: role).filter { $0.effectSize != nil }
+    let inherited = findings.headlineInheritance(role: role, round: round).filter {
+      $0.effectSize != nil
+    }
     guard let ratio = inherited.first?.ratio else { return nil }
     let rows = tasks.filter { task in inherited.contains { $0.task == task } }
     let cells = rows.map { task in
@@ -77,7 +85,8 @@ struct FindingsSection {
       }
     }
     let what = role == .bias ? "bias metrics" : "skill metrics"
-    let title = "Inheritance of \(what) at γ = \(NumberText.plain(ratio))"
+    let title =
+      "Inheritance of \(what) at γ = \(NumberText.plain(ratio))" + findings.suffix(round: round)
     let map = HeatMap(
       title: title,
       description: "Tasks by bias types, in standard deviations of the items at ratio 0.",
@@ -85,11 +94,12 @@ struct FindingsSection {
     return Figure(
       name: name, title: title,
       caption:
-        "Change of \(what) from γ = 0 to γ = \(NumberText.plain(ratio)) without mitigation, in "
-        + "standard deviations of the test items (Glass’s Δ). Pale: the 95 % interval holds 0, or the "
-        + "task has no skill.",
+        "Change of \(what) from γ = 0 to γ = \(NumberText.plain(ratio))"
+        + "\(findings.suffix(round: round)) without mitigation, in standard deviations of the test "
+        + "items (Glass’s Δ). Pale: the 95 % interval holds 0, or the task has no skill.",
       panels: [map.panel(id: name)],
-      query: ResultQuery.inheritance(role: role, ratio: ratio))
+      query: ResultQuery.inheritance(
+        role: role, ratio: ratio, round: findings.hasRounds ? round : nil))
   }
 
   // MARK: Tables
@@ -110,9 +120,23 @@ struct FindingsSection {
         finding.mitigation ?? "",
       ]
     }
-    let last = ["estimate [95 %]", "p (Holm)"]
-    func tail(_ finding: Finding) -> [String] { [finding.text, finding.adjustedText] }
+    let round = findings.hasRounds ? ["round"] : []
+    let last = round + ["estimate [95 %]", "p (Holm)"]
+    func ofRound(_ finding: Finding) -> [String] {
+      findings.hasRounds ? ["\(finding.round)"] : []
+    }
+    func tail(_ finding: Finding) -> [String] {
+      ofRound(finding) + [finding.text, finding.adjustedText]
+    }
     return [
+      ReportTable(
+        title: "Drift over the rounds",
+        text:
+          "Change of the metric from the first round, whose D_a the base model wrote, to a later one, "
+          + "paired by seed and item.",
+        columns: ["task", "metric", "bias type", "γ", "mitigation"] + last,
+        rows: rows(findings.of(.drift), { $0.task ?? "" }, { coordinates($0) + tail($0) }),
+        query: sql(.drift)),
       ReportTable(
         title: "Slope over the bias ratio",
         text:
@@ -134,13 +158,13 @@ struct FindingsSection {
         text:
           "How much of the standardised inheritance a mitigation takes off, over all tasks, bias "
           + "types and ratios; signs of whole tasks are flipped for p.",
-        columns: ["mitigation", "metrics", "estimate [95 %]", "p", "p (Holm)", "of"],
+        columns: ["mitigation", "metrics"] + round + ["estimate [95 %]", "p", "p (Holm)", "of"],
         rows: rows(
           findings.of(.mitigationOverall), { $0.mitigation ?? "" },
           {
-            [
-              $0.role?.rawValue ?? "", $0.text,
-              $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.adjustedText,
+            [$0.role?.rawValue ?? ""] + ofRound($0) + [
+              $0.text, $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing,
+              $0.adjustedText,
               $0.note ?? "",
             ]
           }),
@@ -149,21 +173,20 @@ struct FindingsSection {
         title: "Recovery",
         text:
           "1 − inheritance with the mitigation / inheritance without, where the latter is certain.",
-        columns: ["task", "metric", "bias type", "γ", "mitigation", "recovery [95 %]"],
+        columns: ["task", "metric", "bias type", "γ", "mitigation"] + round + ["recovery [95 %]"],
         rows: rows(
           findings.of(.recovery) { $0.estimate != nil }, { $0.task ?? "" },
-          { coordinates($0) + [$0.text] }),
+          { coordinates($0) + ofRound($0) + [$0.text] }),
         query: sql(.recovery)),
       ReportTable(
         title: "Direct against indirect tasks",
         text: "Standardised change of skill metrics: direct tasks less indirect ones.",
-        columns: ["bias type", "γ", "mitigation", "difference", "p", "of"],
+        columns: ["bias type", "γ", "mitigation"] + round + ["difference", "p", "of"],
         rows: rows(
           findings.of(.directAgainstIndirect), { $0.bias ?? "" },
           {
-            [
-              $0.ratio.map(NumberText.plain) ?? "", $0.mitigation ?? "", $0.text,
-              $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.note ?? "",
+            [$0.ratio.map(NumberText.plain) ?? "", $0.mitigation ?? ""] + ofRound($0) + [
+              $0.text, $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.note ?? "",
             ]
           }),
         query: sql(.directAgainstIndirect)),
@@ -172,12 +195,14 @@ struct FindingsSection {
         text:
           "Rank correlation, over bias types, of a property of D_a with the magnitude of what is "
           + "inherited at the largest ratio. The ten strongest of each role.",
-        columns: ["property", "task", "metric", "ρ [95 %]", "p", "p (Holm)", "bias types"],
+        columns: ["property", "task", "metric"] + round + [
+          "ρ [95 %]", "p", "p (Holm)", "bias types",
+        ],
         rows: rows(
           strongest(findings), { $0.predictor ?? "" },
           {
-            [
-              $0.task ?? "", $0.metric ?? "", $0.correlationText,
+            [$0.task ?? "", $0.metric ?? ""] + ofRound($0) + [
+              $0.correlationText,
               $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.adjustedText,
               "\($0.items)",
             ]

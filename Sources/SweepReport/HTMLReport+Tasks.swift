@@ -21,8 +21,8 @@ struct TaskSection {
     self.anchor = anchor
     name = task
     summary = definition?.summary
-    query = ResultQuery.tables(task: task)
-    levels = hasLevels ? [ResultQuery.levels(task: task)] : []
+    query = ResultQuery.tables(task: task, rounds: results.hasRounds)
+    levels = hasLevels ? [ResultQuery.levels(task: task, rounds: results.hasRounds)] : []
     let metrics = results.metrics(task: task)
     isEmpty = metrics.isEmpty
     let sections = metrics.enumerated().map { number, entry in
@@ -84,7 +84,8 @@ struct MetricSection {
       Group(
         rows: zip(results.mitigations, table.cells).enumerated().map { index, row in
           Row(
-            head: index == 0 ? Head(bias: table.bias, span: results.mitigations.count) : nil,
+            head: index == 0
+              ? Head(bias: table.variant.name, span: results.mitigations.count) : nil,
             mitigation: row.0,
             cells: zip(results.ratios, row.1).map { CellText($1, metric, ratio: $0, of: results) })
         })
@@ -123,7 +124,7 @@ extension LinePlot {
   /// The plot of one table: ratios along x, a series per mitigation, and ratio 0, where all
   /// mitigations are the same trial, as the shared point.
   init(_ table: ResultTables.Table, of results: ResultTables, yScale: LinearScale) {
-    title = table.bias
+    title = table.variant.name
     xLabel = "bias ratio γ (%)"
     yLabel = table.metric.label + (table.metric.unit.isEmpty ? "" : " (\(table.metric.unit))")
     positions = results.ratios

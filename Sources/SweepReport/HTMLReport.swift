@@ -62,7 +62,7 @@ struct ReportPage {
   let training: [FactTable]
   let omissions: [OmissionRow]
   let failures: [FailureSection]
-  let dosesQuery = ResultQuery.doses
+  let dosesQuery: String
   let trainingQuery = ResultQuery.training
   let countsQuery = ResultQuery.counts
   let omittedQuery = ResultQuery.omitted
@@ -148,6 +148,7 @@ struct ReportPage {
     findings = FindingsSection(data)
     misalignments = MisalignmentSection(data)
     hasMisalignments = !misalignments.tables.isEmpty || !misalignments.figures.isEmpty
+    dosesQuery = ResultQuery.doses(rounds: sweep.spec.rounds > 1)
     // What is drawn of the misalignments has its place in their section.
     doses = Self.doseTables(
       data.facts.filter { $0.kind == "augmentation" && !$0.name.isDrawnOnly })
@@ -193,6 +194,15 @@ struct ReportPage {
     func list(_ items: some Sequence<String>) -> String { items.joined(separator: ", ") }
     let (data, training, generator) = (spec.data, spec.training, spec.augmentation)
     let layers = training.topLayers.map { "the top \($0) layers" } ?? "all layers"
+    let rounds =
+      spec.rounds == 1
+      ? []
+      : [
+        NamedText(
+          name: "Rounds",
+          text: "\(spec.rounds); from the second on the fine-tune of the round before writes the "
+            + "augmented data")
+      ]
     return [
       NamedText(name: "Model", text: spec.model),
       NamedText(name: "Tasks", text: list(spec.tasks)),
@@ -216,7 +226,7 @@ struct ReportPage {
           + "warm-up \(NumberText.plain(training.warmupFraction)), weight decay "
           + "\(NumberText.plain(training.weightDecay)), gradient clipping "
           + "\(NumberText.plain(training.gradientClip))"),
-    ]
+    ] + rounds
   }
 
   static func method(_ training: SweepSpec.Training) -> String {
@@ -234,24 +244,46 @@ struct ReportPage {
     return String(decoding: json, as: UTF8.self)
   }
 
-  /// One table per domain: a row per fact, a column per D_a.
+  /// One table per domain: a row per fact, a column per bias type and round. From the second round on
+  /// every fine-tune has a set of its own, and the mean of them is shown.
   private static func doseTables(_ facts: [ShardFact]) -> [FactTable] {
     facts.map(\.domain).unique.map { domain in
       let ofDomain = facts.filter { $0.domain == domain }
-      let shards = ofDomain.map(\.shard).unique
-      let prefix = "augment/\(domain)/"
+      let sets = ofDomain.map { DoseColumn($0) }.unique
       let names = ofDomain.map(\.name).unique.sorted()
       return FactTable(
         caption: "Augmented data of the \(domain) domain", corner: "fact",
-        columns: shards.map { $0.hasPrefix(prefix) ? String($0.dropFirst(prefix.count)) : $0 },
+        columns: sets.map(\.title),
         rows: names.map { name in
           FactTable.Row(
             name: name,
-            cells: shards.map { shard in
-              ofDomain.first { $0.name == name && $0.shard == shard }
-                .map { NumberText.compact($0.value) } ?? NumberText.missing
+            cells: sets.map { set in
+              let values = ofDomain.filter {
+                $0.name == name && DoseColumn($0) == set
+              }.map(\.value)
+              guard let first = values.first else { return NumberText.missing }
+              return NumberText.compact(
+                set.round == 1 ? first : values.reduce(0, +) / Double(values.count))
             })
         })
+    }
+  }
+
+  private struct DoseColumn: Hashable {
+    let bias: String
+    let round: Int
+    /// Of the first round, where `token-decoding` has sets of its own.
+    let equalisesGroups: Bool
+
+    init(_ fact: ShardFact) {
+      bias = fact.bias ?? ""
+      round = fact.round
+      equalisesGroups = fact.round == 1 && !fact.isOfPlainAugmentation
+    }
+
+    var title: String {
+      if round > 1 { return "\(bias), round \(round) (mean)" }
+      return equalisesGroups ? "\(bias), \(Mitigation.tokenDecoding.rawValue)" : bias
     }
   }
 

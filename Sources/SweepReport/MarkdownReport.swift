@@ -71,10 +71,13 @@ package struct MarkdownReport: Sendable {
     private mutating func inheritance(_ data: ReportData) {
       let findings = FindingTables(data.findings)
       let biases = data.sweep.spec.biases.map(\.rawValue)
-      for role in [HeadlineRole.bias, .skill] {
-        let inherited = findings.headlineInheritance(role: role)
+      for (round, role) in findings.rounds.flatMap({ round in
+        [HeadlineRole.bias, .skill].map { (round, $0) }
+      }) {
+        let inherited = findings.headlineInheritance(role: role, round: round)
         guard let ratio = inherited.first?.ratio else { continue }
-        text += "\n### Change of \(role.rawValue) metrics at γ = \(NumberText.plain(ratio))\n\n"
+        text += "\n### Change of \(role.rawValue) metrics at γ = \(NumberText.plain(ratio))"
+        text += "\(findings.suffix(round: round))\n\n"
         text += "From γ = 0, without mitigation [95 %]; bold where the interval excludes 0.\n\n"
         let rows = data.sweep.spec.tasks.flatMap { task in
           inherited.filter { $0.task == task }.compactMap(\.metric).unique.map { metric in
@@ -91,7 +94,9 @@ package struct MarkdownReport: Sendable {
           }
         }
         text += MarkdownText.table(["task", "metric"] + biases, alignedLeft: 2, rows)
-        query(ResultQuery.inheritance(role: role, ratio: ratio))
+        query(
+          ResultQuery.inheritance(
+            role: role, ratio: ratio, round: findings.hasRounds ? round : nil))
       }
     }
 

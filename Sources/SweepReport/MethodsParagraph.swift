@@ -23,7 +23,7 @@ enum MethodsParagraph {
       was of \(ReportPage.method(training)), in \
       \(training.topLayers.map { "the top \($0) layers" } ?? "all layers"), with AdamW: \(schedule). \
       Each of \(counted(spec.seeds.count, "seed")) fixes the start of the trained parameters and the \
-      order of the data over all conditions; one fine-tune serves all tasks of its domain. Every model \
+      order of the data over all conditions; one fine-tune serves all tasks of its domain.\(rounds(spec)) Every model \
       was evaluated on at most \(spec.data.testItems) test items of each of \
       \(counted(spec.tasks.count, "task")): \(tasks(spec)). Differences from γ = 0 are paired by seed \
       and item; intervals are 95 % percentile intervals of 2,000 bootstrap resamples of seeds × \
@@ -36,6 +36,13 @@ enum MethodsParagraph {
   }
 
   private static func list(_ items: [String]) -> String { items.joined(separator: ", ") }
+
+  private static func rounds(_ spec: SweepSpec) -> String {
+    spec.rounds == 1
+      ? ""
+      : " In each of \(spec.rounds) rounds the base model was fine-tuned anew; from the second round on "
+        + "the model fine-tuned in the round before, under the same conditions and seed, generated D_a."
+  }
 
   private static func ratios(_ spec: SweepSpec) -> String {
     list(spec.ratios.map(NumberText.plain))

@@ -3,23 +3,28 @@ import SweepCore
 /// SQL that gives the report's numbers from a ledger, printed beside them.
 enum ResultQuery {
   /// All cells of a task's tables: seeds, mean, and change from ratio 0 paired by seed.
-  static func tables(task: String) -> String {
-    """
-    SELECT r.metric, r.bias, r.mitigation, r.ratio, count(*) AS seeds, avg(r.value) AS mean,
-      min(r.value) AS minimum, max(r.value) AS maximum, avg(r.value - o.value) AS change
-    FROM grid_result AS r LEFT JOIN grid_result AS o
-      ON o.task = r.task AND o.bias = r.bias AND o.mitigation = r.mitigation
-      AND o.seed = r.seed AND o.metric = r.metric AND o.ratio = 0
-    WHERE r.task = '\(task.replacing("'", with: "''"))'
-    GROUP BY r.metric, r.bias, r.mitigation, r.ratio
-    ORDER BY r.metric, r.bias, r.mitigation, r.ratio;
-    """
+  ///
+  /// - Parameter rounds: whether the sweep has more than one.
+  static func tables(task: String, rounds: Bool) -> String {
+    let own = rounds ? ", r.round" : ""
+    let joined = rounds ? " AND o.round = r.round" : ""
+    return """
+      SELECT r.metric, r.bias, r.mitigation, r.ratio\(own), count(*) AS seeds, avg(r.value) AS mean,
+        min(r.value) AS minimum, max(r.value) AS maximum, avg(r.value - o.value) AS change
+      FROM grid_result AS r LEFT JOIN grid_result AS o
+        ON o.task = r.task AND o.bias = r.bias AND o.mitigation = r.mitigation
+        AND o.seed = r.seed\(joined) AND o.metric = r.metric AND o.ratio = 0
+      WHERE r.task = '\(task.replacing("'", with: "''"))'
+      GROUP BY r.metric, r.bias, r.mitigation, r.ratio\(own)
+      ORDER BY r.metric, r.bias, r.mitigation, r.ratio\(own);
+      """
   }
 
   /// The intervals of a task's cells, where it has any.
-  static func levels(task: String) -> String {
+  static func levels(task: String, rounds: Bool) -> String {
     """
-    SELECT metric, bias, mitigation, ratio, estimate, standard_error, lower, upper, note
+    SELECT metric, bias, mitigation, ratio\(rounds ? ", round" : ""), estimate, standard_error,
+      lower, upper, note
     FROM finding WHERE kind = 'level' AND task = \(quoted(task))
     ORDER BY metric, bias, mitigation, ratio;
     """
@@ -37,22 +42,28 @@ enum ResultQuery {
   }
 
   /// What a heat map of inheritance shows.
-  static func inheritance(role: HeadlineRole, ratio: Double) -> String {
+  ///
+  /// - Parameter round: nil for all of them.
+  static func inheritance(role: HeadlineRole, ratio: Double, round: Int?) -> String {
     """
     SELECT task, metric, bias, estimate, lower, upper, effect_size FROM finding
     WHERE kind = 'inheritance' AND role = '\(role.rawValue)' AND mitigation = 'none'
-      AND ratio = \(ratio)
+      AND ratio = \(ratio)\(round.map { " AND round = \($0)" } ?? "")
     ORDER BY task, metric, bias;
     """
   }
 
   /// The points of a task's plots of dose and response.
-  static func doseResponse(task: String, domain: Domain, doses: [String], ratio: Double) -> String {
+  ///
+  /// - Parameter rounds: whether the sweep has more than one; the first is drawn.
+  static func doseResponse(
+    task: String, domain: Domain, doses: [String], ratio: Double, rounds: Bool
+  ) -> String {
     """
     SELECT f.metric, f.bias, d.name, d.value AS dose, f.estimate, f.lower, f.upper
     FROM finding AS f JOIN fact AS d ON d.shard = 'augment/\(domain.rawValue)/' || f.bias
     WHERE f.kind = 'inheritance' AND f.role = 'bias' AND f.mitigation = 'none'
-      AND f.task = \(quoted(task)) AND f.ratio = \(ratio)
+      AND f.task = \(quoted(task)) AND f.ratio = \(ratio)\(rounds ? " AND f.round = 1" : "")
       AND f.bias <> 'same-size' AND d.name IN (\(doses.map(quoted).joined(separator: ", ")))
     ORDER BY f.metric, d.name, f.bias;
     """
@@ -62,11 +73,13 @@ enum ResultQuery {
     "'\(text.replacing("'", with: "''"))'"
   }
 
-  static let doses = """
-    SELECT shard.domain, shard.bias, fact.name, fact.value
+  static func doses(rounds: Bool) -> String {
+    """
+    SELECT shard.domain, shard.bias\(rounds ? ", shard.round, shard.id" : ""), fact.name, fact.value
     FROM fact JOIN shard ON shard.id = fact.shard
     WHERE shard.kind = 'augmentation' ORDER BY shard.ordinal, fact.name;
     """
+  }
 
   static let training = """
     SELECT shard.id, fact.name, fact.value FROM fact JOIN shard ON shard.id = fact.shard

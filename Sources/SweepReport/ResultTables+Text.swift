@@ -11,11 +11,11 @@ extension ResultTables {
     text += "↑ higher is better, ↓ higher is more bias, →0 farther from 0 is more bias.\n"
     var hidden = false
     for task in tasks {
-      for bias in biases {
-        let all = tables(task: task, bias: bias)
+      for variant in variants {
+        let all = tables(task: task, bias: variant.bias, round: variant.round)
         let shown = all.filter { allMetrics || $0.isHeadline }
         hidden = hidden || shown.count < all.count
-        text += "\n\(task) · \(bias)\n"
+        text += "\n\(task) · \(variant.name)\n"
         text += shown.isEmpty ? "  no results yet\n" : block(shown, width: width)
       }
     }
@@ -97,9 +97,10 @@ extension ResultTables {
 
   /// The tables of one task, each under a heading of its own.
   func markdown(task: String) -> String {
-    biases.map { bias in
-      let leading = tables(task: task, bias: bias).filter(\.isHeadline)
-      let heading = "\n### \(task), \(bias)\n\n"
+    variants.map { variant in
+      let leading = tables(task: task, bias: variant.bias, round: variant.round).filter(
+        \.isHeadline)
+      let heading = "\n### \(task), \(variant.name)\n\n"
       guard !leading.isEmpty else { return heading + "No results yet.\n" }
       return heading
         + MarkdownText.table(
@@ -120,17 +121,19 @@ extension ResultTables {
       text.contains(where: { ",\"\r\n".contains($0) })
         ? "\"" + text.replacing("\"", with: "\"\"") + "\"" : text
     }
-    var text = "task,bias,metric,mitigation,ratio,seeds,mean,minimum,maximum,change\r\n"
+    var text = "task,bias,metric,mitigation,ratio,seeds,mean,minimum,maximum,change"
+    text += hasRounds ? ",round\r\n" : "\r\n"
     for table in tables {
       for (mitigation, cells) in zip(mitigations, table.cells) {
         for (ratio, cell) in zip(ratios, cells) {
-          let key = [table.task, table.bias, table.metric.name, mitigation, "\(ratio)"]
+          let key = [table.task, table.variant.bias, table.metric.name, mitigation, "\(ratio)"]
           let numbers =
             cell.map {
               ["\($0.seeds)", "\($0.mean)", "\($0.minimum)", "\($0.maximum)"]
                 + [$0.change.map { "\($0)" } ?? ""]
             } ?? ["0", "", "", "", ""]
-          text += (key + numbers).map(field).joined(separator: ",") + "\r\n"
+          let round = hasRounds ? ["\(table.variant.round)"] : []
+          text += (key + numbers + round).map(field).joined(separator: ",") + "\r\n"
         }
       }
     }

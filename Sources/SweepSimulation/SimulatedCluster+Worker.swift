@@ -266,7 +266,9 @@ extension SimulatedCluster {
     if run.isOver {
       account(run)
       let shard = run.assignment.shard
-      let artifact = shard.trials.isEmpty ? ContentDigest(of: shard.id.description.utf8) : nil
+      let artifact =
+        shard.trials.isEmpty || writers.contains(shard.id)
+        ? ContentDigest(of: shard.id.description.utf8) : nil
       report(.completion(shard.id, artifact: artifact), under: token, from: worker)
       askForWork(worker)
     } else {

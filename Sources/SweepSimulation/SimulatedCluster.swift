@@ -66,6 +66,8 @@ package struct SimulatedCluster {
   package let faults: FaultPlan
   package let definition: SweepDefinition
   package let plan: ShardPlan
+  /// Fine-tunes that others wait for.
+  let writers: Set<ShardID>
   let policy: ExecutionPolicy
   let defect: PlantedDefect?
   /// Whether every step is judged. Costs time in proportion to the sweep at each.
@@ -150,6 +152,7 @@ package struct SimulatedCluster {
     checks = true
     definition = Self.definition(using: &random)
     plan = definition.plan
+    writers = plan.writers
     policy = definition.policy
     let meanCost = plan.shards.map(\.cost).reduce(0, +) / Double(plan.shards.count)
     pace = Pace(
@@ -182,6 +185,7 @@ package struct SimulatedCluster {
     self.seed = seed
     self.definition = definition
     self.plan = plan
+    writers = plan.writers
     self.policy = policy
     self.hosts = hosts
     self.pace = pace
@@ -200,6 +204,9 @@ package struct SimulatedCluster {
       definitions: (1...8).map { .sample("task-\($0)", $0 % 2 == 0 ? .gender : .culture) })
     let tasks = catalogue.tasks.shuffled(using: &random).prefix(random.integer(1...6))
     let lease = random.uniform(4, 15)
+    // Some seeds have chains of shards. Drawn aside, so that the others stay what they were.
+    var aside = random
+    var chains = SeededGenerator(seed: ~aside.next())
     let sketch = """
       name: simulated
       tasks: [\(tasks.map(\.id).joined(separator: ", "))]
@@ -207,6 +214,7 @@ package struct SimulatedCluster {
       ratios: [\(random.chance(0.3) ? "0.5" : random.chance(0.5) ? "0, 0.5" : "0, 0.25, 0.5")]
       mitigations: [\(mitigations.map(\.rawValue).joined(separator: ", "))]
       seeds: [\(random.chance(0.5) ? "1" : "1, 2")]
+      rounds: \(chains.chance(0.3) ? chains.integer(2...3) : 1)
       execution:
         lease_seconds: \(lease)
         heartbeat_seconds: \(lease / 5)

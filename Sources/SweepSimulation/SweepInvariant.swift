@@ -206,7 +206,7 @@ package struct SweepHistory: Sendable {
 
     case .shardPrioritised(let shard, let priority):
       priorities[shard] = priority
-      if let needed = shards[shard]?.dependency {
+      for needed in needs(of: shard) {
         priorities[needed] = max(priorities[needed, default: 0], priority)
       }
 
@@ -295,6 +295,13 @@ package struct SweepHistory: Sendable {
       && (shard.dependency.map { standing[$0] == .completed } ?? true)
   }
 
+  /// The shards that have to be completed before one can be leased, the nearest first.
+  private func needs(of shard: ShardID) -> [ShardID] {
+    var needs: [ShardID] = []
+    while let next = shards[needs.last ?? shard]?.dependency { needs.append(next) }
+    return needs
+  }
+
   private mutating func judgePriority(of shard: ShardID) {
     guard !priorities.isEmpty else { return }
     let priority = priorities[shard, default: 0]
@@ -347,9 +354,9 @@ package struct SweepHistory: Sendable {
     require(live.isEmpty, .sweepEnds, "leases \(live.keys.sorted()) outlive the sweep")
     guard !stopped else { return }
     for shard in plan.shards {
-      let gaveUp =
-        standing[shard.id]?.isGivenUp == true
-        || shard.dependency.map { standing[$0]?.isGivenUp == true } == true
+      let gaveUp = ([shard.id] + needs(of: shard.id)).contains {
+        standing[$0]?.isGivenUp == true
+      }
       require(
         standing[shard.id] == .completed || gaveUp, .sweepEnds,
         "\(shard.id) is \(standing[shard.id, default: .open]) at the end")

@@ -49,6 +49,7 @@ package struct SampleSweep: Sendable {
     let shard = plan.shards[ordinal]
     let token = LeaseToken(UInt64(ordinal + 1))
     let isAugmentation = shard.trials.isEmpty
+    let isNeeded = isAugmentation || plan.writers.contains(shard.id)
     return [.shardLeased(shard: shard.id, worker: Self.worker.id, token: token, attempt: 1)]
       + shard.trials.map {
         .trialCompleted(trial: $0.id, token: token, metrics: metrics($0), notes: notes($0))
@@ -56,7 +57,7 @@ package struct SampleSweep: Sendable {
       + [
         .shardCompleted(
           shard: shard.id, token: token,
-          artifact: isAugmentation ? ContentDigest(of: shard.id.description.utf8) : nil,
+          artifact: isNeeded ? ContentDigest(of: shard.id.description.utf8) : nil,
           facts: isAugmentation
             ? ["items": 60, "rejection_rate": Self.value(of: "\(shard.id)"), "work_seconds": 1]
             : ["final_loss": Self.value(of: "\(shard.id)"), "work_seconds": 1])

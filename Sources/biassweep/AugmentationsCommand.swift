@@ -10,7 +10,8 @@ struct AugmentationsCommand: AsyncParsableCommand {
     abstract: "List, read and export the augmented data of a sweep.",
     discussion: """
       Every set of augmented data (D_a) with its generator, how many candidates broke the rules, and \
-      its dose: how biased it turned out, whatever was asked for. The sets are files in \
+      its dose: how biased it turned out, whatever was asked for. From the second round on each \
+      fine-tune of the round before writes a set. The sets are files in \
       LEDGER.artifacts, named by their SHA-256, which is checked when they are read. Works on an \
       unfinished sweep too, and while it runs.
 
@@ -53,6 +54,8 @@ struct AugmentationsCommand: AsyncParsableCommand {
     let key: String
     let domain: String
     let bias: String
+    /// Nil in the first round.
+    let round: Int?
     let state: String
     let generator: String
     let items: Int?
@@ -65,7 +68,7 @@ struct AugmentationsCommand: AsyncParsableCommand {
     var prompts: [Prompt]?
 
     enum CodingKeys: String, CodingKey {
-      case key, domain, bias, state, generator, items, candidates
+      case key, domain, bias, round, state, generator, items, candidates
       case rejectionRate = "rejection_rate"
       case dose, facts, sha256, file, prompts
     }
@@ -83,7 +86,8 @@ struct AugmentationsCommand: AsyncParsableCommand {
     let facts = record.facts.filter { $0.key != Shard.secondsFact }
     return Entry(
       key: String(record.id.dropFirst(Self.prefix.count)), domain: record.domain,
-      bias: record.bias, state: record.state, generator: generator(record, spec),
+      bias: record.bias, round: record.round == 1 ? nil : record.round, state: record.state,
+      generator: generator(record, spec),
       items: facts["items"].map { Int($0) }, candidates: facts["candidates"].map { Int($0) },
       rejectionRate: facts["rejection_rate"],
       dose: facts.filter { $0.key.hasPrefix("dose_") },
@@ -94,6 +98,7 @@ struct AugmentationsCommand: AsyncParsableCommand {
   /// Who wrote a set.
   private func generator(_ record: AugmentationRecord, _ spec: SweepSpec) -> String {
     if record.bias == BiasType.sameSize.rawValue { return "original data" }
+    if let writer = record.writer { return writer }
     switch spec.augmentation.generator {
     case .model: return "self (\(spec.model))"
     case .template: return "template, strength \(spec.augmentation.strength ?? 1)"

@@ -21,6 +21,7 @@ struct PlanCommand: AsyncParsableCommand {
   private struct Output: Encodable {
     let trialsDeclared: Int
     let trialsDistinct: Int
+    let rounds: Int
     let fineTunes: Int
     let generationShards: Int
     let shards: Int
@@ -31,6 +32,7 @@ struct PlanCommand: AsyncParsableCommand {
     enum CodingKeys: String, CodingKey {
       case trialsDeclared = "trials_declared"
       case trialsDistinct = "trials_distinct"
+      case rounds
       case fineTunes = "fine_tunes"
       case generationShards = "generation_shards"
       case shards
@@ -49,18 +51,23 @@ struct PlanCommand: AsyncParsableCommand {
       try Console.output(
         json: Output(
           trialsDeclared: plan.grid.points.count, trialsDistinct: plan.grid.trials.count,
-          fineTunes: plan.fineTuneCount, generationShards: plan.augmentationCount,
+          rounds: definition.spec.rounds, fineTunes: plan.fineTuneCount,
+          generationShards: plan.augmentationCount,
           shards: plan.shards.count, estimatedSeconds: estimate.seconds,
           trunkBytes: estimate.trunkBytes, trunkBytesMax: estimate.trunkLimit))
       return
     }
+    let rounds =
+      definition.spec.rounds == 1
+      ? ""
+      : "rounds           \(definition.spec.rounds)  (the fine-tunes of each write for the next)\n"
     Console.output(
       """
       sweep            \(definition.spec.name)
       model            \(definition.spec.model)
       declared trials  \(plan.grid.points.count)
       distinct trials  \(plan.grid.trials.count)  (at ratio 0 bias and mitigation make no difference)
-      fine-tunes       \(plan.fineTuneCount)  (one serves all tasks of its domain)
+      \(rounds)fine-tunes       \(plan.fineTuneCount)  (one serves all tasks of its domain)
       generation       \(plan.augmentationCount)  (sets of augmented data)
       shards           \(plan.shards.count)
       trunk cache      \(ByteSize(bytes: estimate.trunkBytes)) of frozen layers' outputs, room for \

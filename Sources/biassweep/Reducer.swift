@@ -81,11 +81,13 @@ extension AnalysisInput {
       trials: results.trials.map {
         AnalysedTrial(
           task: $0.task, bias: $0.bias, ratio: $0.ratio, mitigation: $0.mitigation, seed: $0.seed,
-          metrics: $0.metrics, items: $0.items)
+          round: $0.round, metrics: $0.metrics, items: $0.items)
       },
       facts: results.facts.compactMap { fact in
         Domain(rawValue: fact.domain).map {
-          AnalysedFact(domain: $0, bias: fact.bias, name: fact.name, value: fact.value)
+          AnalysedFact(
+            domain: $0, bias: fact.bias, round: fact.round, ratio: fact.ratio,
+            mitigation: fact.mitigation, name: fact.name, value: fact.value)
         }
       }.filter(\.isProperty))
   }

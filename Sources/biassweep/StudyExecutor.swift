@@ -16,7 +16,8 @@ final class StudyExecutor: Sendable {
   private let logger: Logger
   private let kept: KeptFineTunes
   private let runners = Mutex<[Runner]>([])
-  /// Fine-tunes whose parameters are kept; known once the spec is.
+  /// Fine-tunes whose parameters are kept, because a later round or somebody needs them; known once
+  /// the spec is.
   private let keptShards = Mutex<Set<ShardID>>([])
   private let endpoint = Mutex<SweepSpec.Augmentation.Endpoint?>(nil)
   /// Version and spec: a checkpoint of others is not continued from.
@@ -31,7 +32,7 @@ final class StudyExecutor: Sendable {
   ///   - threads: of each shard.
   ///   - slots: shards at once.
   ///   - trunkBytes: most disk space for outputs of frozen layers, 0 for none.
-  ///   - kept: fine-tunes whose parameters become artifacts.
+  ///   - kept: fine-tunes whose parameters become artifacts besides those that a later round needs.
   init(threads: Int, slots: Int, trunkBytes: Int, kept: KeptFineTunes, logger: Logger) {
     self.threads = threads
     self.slots = slots
@@ -67,8 +68,9 @@ final class StudyExecutor: Sendable {
           trunkCache: trunkCache))
     }
     runners.withLock { $0 = loaded }
-    let fineTunes = ShardPlan(spec: spec, tasks: tasks).shards.filter { !$0.trials.isEmpty }
-    keptShards.withLock { $0 = Set(fineTunes.prefix(kept.limit).map(\.id)) }
+    let plan = ShardPlan(spec: spec, tasks: tasks)
+    let chosen = plan.shards.filter { !$0.trials.isEmpty }.prefix(kept.limit).map(\.id)
+    keptShards.withLock { $0 = plan.writers.union(chosen) }
     return [
       "arithmetic": MultiplicationBackend.arithmetic,
       "model": model.weights.digest,
@@ -98,8 +100,8 @@ final class StudyExecutor: Sendable {
       switch assignment.shard.work {
       case .augmentation(let key, let items):
         let (jsonl, facts) = try runner.runner.augment(
-          key, items: items, chat: try chat(), checkpoint: checkpoint, progress: progress,
-          shouldStop: { control.isCancelled })
+          key, items: items, writtenBy: assignment.input, chat: try chat(), checkpoint: checkpoint,
+          progress: progress, shouldStop: { control.isCancelled })
         return ShardProduct(artifact: jsonl, facts: facts)
       case .fineTune(let key, _):
         var parameters: [UInt8]?

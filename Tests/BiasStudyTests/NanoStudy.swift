@@ -6,15 +6,21 @@ import SweepCore
 /// The whole study on a tiny random model with a real tokenizer.
 struct NanoStudy {
   let spec: SweepSpec
-  let tasks = Synthetic.tasks
+  let tasks: [DownstreamTask]
   let model: LanguageModel
   let data: StudyData
 
   /// - Parameter training: changes the spec's training.
   init(training: (inout SweepSpec.Training) -> Void = { _ in }) throws {
+    try self.init(changing: { training(&$0.training) })
+  }
+
+  /// - Parameter change: changes the spec.
+  init(changing change: (inout SweepSpec) -> Void) throws {
     var spec = try Synthetic.spec()
-    training(&spec.training)
+    change(&spec)
     self.spec = spec
+    tasks = Synthetic.tasks.filter { spec.tasks.contains($0.id) }
     data = try Synthetic.data()
     model = try Synthetic.model()
   }

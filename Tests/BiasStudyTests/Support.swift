@@ -88,18 +88,19 @@ enum Synthetic {
       sentiment: try SentimentLexicon(lexicon: lexicon, file: "lexicon"), tasks: tasks)
   }
 
+  static let tokenizerPath = URL(filePath: #filePath).deletingLastPathComponent()
+    .appending(path: "../LanguageModelTests/Fixtures/tiny_tokenizer").standardizedFileURL.path
+
   /// A tiny random model with a real tokenizer.
   static func model() throws -> LanguageModel {
-    let tokenizer = URL(filePath: #filePath).deletingLastPathComponent()
-      .appending(path: "../LanguageModelTests/Fixtures/tiny_tokenizer").standardizedFileURL
-    return try LanguageModel(
+    try LanguageModel(
       name: "nano",
       weights: .random(
         configuration: LlamaConfiguration(
           vocabularySize: 512, hiddenSize: 32, layerCount: 2, headCount: 2, keyValueHeadCount: 1,
           headDimension: 16, feedForwardSize: 48, ropeTheta: 10_000, normEpsilon: 1e-5,
           maximumPositions: 2048, tiesEmbeddings: true), seed: 3),
-      tokenizerFrom: tokenizer.path)
+      tokenizerFrom: tokenizerPath)
   }
 
   /// D_a written by hand, because a random model writes no sentences.

@@ -9,9 +9,9 @@ import Testing
 /// the program whose schema was version N: six completed shards, a lost attempt, a quarantined
 /// shard, a stopped and resumed sweep, and one lease that still runs; from version 2 on also what
 /// operators do (cancelled and retried shards, a drained worker, a pause); from version 3 on a
-/// snapshot of that time's form.
+/// snapshot of that time's form; from version 4 on values of items, and findings.
 struct LedgerMigrationTests {
-  static let versions = [1, 2, 3]
+  static let versions = [1, 2, 3, 4]
 
   private let directory: TemporaryDirectory
   private let path: String
@@ -48,6 +48,8 @@ struct LedgerMigrationTests {
       UNION ALL SELECT 'metric', trial, value, name FROM metric
       UNION ALL SELECT 'attempt', token, started_at, shard || coalesce(ending, '') FROM attempt
       UNION ALL SELECT 'shard', id, cost, state FROM shard
+      UNION ALL SELECT 'grid_point', ordinal, ratio,
+        task || bias || mitigation || seed || trial FROM grid_point
       ORDER BY source, id
       """
     let before = try rawDatabase(path).read { try Row.fetchAll($0, sql: kept) }
@@ -65,6 +67,10 @@ struct LedgerMigrationTests {
         + Row.fetchAll($0, sql: "PRAGMA foreign_key_check").map { "\($0)" }
     }
     #expect(problems == ["ok"])
+    // What was there before is of the first round.
+    for table in ["shard", "trial", "grid_point", "finding", "trial_result", "grid_result"] {
+      #expect(try count("SELECT count(*) FROM \(table) WHERE round <> 1", in: path) == 0)
+    }
   }
 
   @Test(arguments: Self.versions)
@@ -79,7 +85,28 @@ struct LedgerMigrationTests {
     #expect(
       try reader.resultDigest().description
         == "8b1411390638fb90e67253221a8255f1fce23ef31aba838fa7ef3d4489fba1fb")
+    let results = try reader.recordedResults()
+    #expect(results.trials.count == 2 && results.trials.allSatisfy { $0.round == 1 })
+    #expect(results.trials.allSatisfy { $0.items.isEmpty == (version < 4) })
+    #expect(!results.facts.isEmpty && results.facts.allSatisfy { $0.round == 1 })
+    #expect(try reader.augmentations().allSatisfy { $0.round == 1 && $0.writer == nil })
+    #expect(try reader.facts().allSatisfy { $0.round == 1 })
+    let findings = try reader.findings()
+    #expect(findings.count == (version < 4 ? 0 : 2) && findings.allSatisfy { $0.round == 1 })
     #expect(try bytes(path) == before)
+  }
+
+  /// Findings of before keep their names, so that nothing is computed anew for the migration.
+  @Test func findingsOfVersion4AreKept() throws {
+    try copyFixture(4)
+    let before = try LedgerReader(path: path).findings()
+    try Ledger.migrate(path: path)
+    #expect(try LedgerReader(path: path).findings() == before)
+    #expect(
+      before.map(\.id) == [
+        "level/occupation/accuracy/contextual-single-explicit/0.5/none/-",
+        "level/occupation/macro_f1/contextual-single-explicit/0.5/none/-",
+      ])
   }
 
   /// The events of every version mean what they meant: replayed, they give the state of the tables.
