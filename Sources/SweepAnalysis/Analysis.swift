@@ -473,7 +473,8 @@ package struct Analysis {
           guard pairs.count >= Self.associationMin else { continue }
           var finding = Finding(
             .association,
-            inputs: Self.inputs(pairs.map { "\($0.x) \($0.y)" }.joined(separator: ",")))
+            inputs: Self.inputs(
+              pairs.map { "\($0.x) \($0.y)" }.joined(separator: ","), "with interval"))
           finding.task = task.id
           finding.metric = headline.metric
           finding.role = headline.role
@@ -488,11 +489,27 @@ package struct Analysis {
             if finding.estimate == nil { finding.note = "one side does not vary" }
             var stream = RandomStream(seed: 0, purpose: "permutation \(finding.id)")
             finding.pValue = rankCorrelationTest(x, y, using: &stream)?.pValue
+            let interval = Self.correlationInterval(x, y, id: finding.id)
+            finding.lower = interval?.lower
+            finding.upper = interval?.upper
             finding.family =
               "association \(headline.role.rawValue)" + Self.suffix(round: round)
           }
         }
       }
+    }
+  }
+
+  /// Of resamples of the bias types, so rough: there are few of them. Nil where the correlation is.
+  private static func correlationInterval(
+    _ x: [Double], _ y: [Double], id: String
+  ) -> Interval? {
+    guard rankCorrelation(x, y) != nil else { return nil }
+    var stream = RandomStream(seed: 0, purpose: "bootstrap \(id)")
+    let bootstrap = CrossedBootstrap(
+      seeds: 1, clusters: Array(x.indices), count: Resamples.count, using: &stream)
+    return bootstrap.interval(level: level) { resample in
+      rankCorrelation(resample.items.map { x[$0] }, resample.items.map { y[$0] })
     }
   }
 

@@ -104,7 +104,7 @@ package struct RecordedResults: Sendable {
 
   /// In the grid's order.
   package let trials: [Trial]
-  /// Of the shards that made D_a.
+  /// Of the shards that made D_a, without what a mitigation made of it.
   package let facts: [Fact]
 
   init(_ database: Database) throws {
@@ -143,6 +143,7 @@ package struct RecordedResults: Sendable {
           fact.value
         FROM fact JOIN shard ON shard.id = fact.shard
         WHERE shard.kind = 'augmentation' AND shard.bias IS NOT NULL
+          AND shard.id NOT LIKE '%/token-decoding'
         ORDER BY shard.ordinal, fact.name
         """
     ).map {

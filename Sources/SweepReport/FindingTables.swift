@@ -96,40 +96,27 @@ package struct FindingTables: Sendable {
 
   /// Inheritance at the largest ratio without mitigation as a LaTeX table (booktabs).
   package func latex() -> String {
-    func escaped(_ text: String) -> String {
-      text.reduce(into: "") { text, character in
-        if "&%$#_{}".contains(character) { text += "\\" }
-        text.append(character)
-      }
-    }
-    var text = """
-      % Inherited bias by task and bias type: estimate [95 % interval], Holm-adjusted p.
-      \\begin{tabular}{ll\(hasRounds ? "r" : "")rrrr}
-      \\toprule
-      task & bias type & \(hasRounds ? "round & " : "")$\\gamma$ & estimate & interval & $p$ \\\\
-      \\midrule
-
-      """
-    for finding in rounds.flatMap({ headlineInheritance(role: .bias, round: $0) }) {
+    func number(_ value: Double?) -> String { value.map { NumberText.fixed($0) } ?? "--" }
+    let inherited = rounds.flatMap { headlineInheritance(role: .bias, round: $0) }
+    let rows = inherited.map { finding in
       let interval =
         finding.lower.flatMap { lower in
-          finding.upper.map { "[\(Self.ascii(lower)), \(Self.ascii($0))]" }
+          finding.upper.map { "[\(NumberText.fixed(lower)), \(NumberText.fixed($0))]" }
         } ?? "--"
-      let cells =
-        [escaped(finding.task ?? ""), escaped(finding.bias ?? "")]
+      return [finding.task ?? "", finding.metric ?? "", finding.bias ?? ""]
         + (hasRounds ? ["\(finding.round)"] : []) + [
-          finding.ratio.map(NumberText.plain) ?? "", finding.estimate.map(Self.ascii) ?? "--",
-          interval,
-          finding.adjustedPValue.map(Self.ascii) ?? "--",
+          finding.ratio.map(NumberText.plain) ?? "", number(finding.estimate), interval,
+          number(finding.adjustedPValue),
         ]
-      text += cells.joined(separator: " & ") + " \\\\\n"
     }
-    return text + "\\bottomrule\n\\end{tabular}\n"
-  }
-
-  private static func ascii(_ value: Double) -> String {
-    let text = NumberText.fixed(value).replacing("−", with: "-")
-    return "$\(text)$"
+    return LaTeXText.table(
+      "Inherited bias by task and bias type: estimate, 95 % interval, Holm-adjusted p.",
+      columns: ["task", "metric", "bias type"] + (hasRounds ? ["round"] : []) + [
+        "γ", "estimate", "interval", "p",
+      ], rows: rows,
+      query: inherited.first?.ratio.map {
+        ResultQuery.inheritance(role: .bias, ratio: $0, round: nil)
+      })
   }
 
   /// Inheritance without mitigation in a round, at the largest ratio that each condition has.

@@ -10,13 +10,19 @@ struct TaskSection {
   let others: [MetricSection]
   let hasOthers: Bool
   let query: String
+  /// The SQL of the intervals; none where there are none.
+  let levels: [String]
 
-  init(_ task: String, definition: TaskDefinition?, index: Int, of results: ResultTables) {
+  init(
+    _ task: String, definition: TaskDefinition?, index: Int, of results: ResultTables,
+    hasLevels: Bool
+  ) {
     let anchor = "task-\(index + 1)"
     self.anchor = anchor
     name = task
     summary = definition?.summary
     query = ResultQuery.tables(task: task, rounds: results.hasRounds)
+    levels = hasLevels ? [ResultQuery.levels(task: task, rounds: results.hasRounds)] : []
     let metrics = results.metrics(task: task)
     isEmpty = metrics.isEmpty
     let sections = metrics.enumerated().map { number, entry in
@@ -34,14 +40,11 @@ struct MetricSection {
   let label: String
   let name: String
   let meaning: String
+  let anchor: String
   let isHeadline: Bool
-  let panels: [Panel]
+  let panels: [Figure.Panel]
   let ratios: [String]
   let groups: [Group]
-
-  struct Panel {
-    let svg: String
-  }
 
   /// The rows of one bias type.
   struct Group {
@@ -73,6 +76,7 @@ struct MetricSection {
   ) {
     label = metric.label
     name = metric.name
+    self.anchor = anchor
     meaning = metric.meaning.rawValue
     isHeadline = tables.first?.isHeadline ?? false
     ratios = results.ratios.map(NumberText.plain)
@@ -99,7 +103,7 @@ struct MetricSection {
       })
     panels = tables.enumerated().map { index, table in
       let plot = LinePlot(table, of: results, yScale: scale)
-      return Panel(svg: plot.svg(id: "\(anchor)-p\(index + 1)"))
+      return plot.panel(id: "\(anchor)-p\(index + 1)")
     }
   }
 }

@@ -13,6 +13,8 @@ package enum HTMLReport {
       "metric": try template(PackageResources.metric_mustache),
       "facts": try template(PackageResources.facts_mustache),
       "findings": try template(PackageResources.findings_mustache),
+      "figure": try template(PackageResources.figure_mustache),
+      "table": try template(PackageResources.table_mustache),
     ])
     return try template(PackageResources.report_mustache)
       .render(ReportPage(data, style: style), library: library)
@@ -42,7 +44,7 @@ package enum ReportError: Error, Sendable, CustomStringConvertible {
 
 /// What report.mustache shows, under the names that it uses. The template escapes text; only `style`
 /// and the fields named `svg` are markup.
-private struct ReportPage {
+struct ReportPage {
   let style: String
   let name: String
   let status: String
@@ -54,6 +56,7 @@ private struct ReportPage {
   let key: [LegendEntry]
   let mitigations: [NamedText]
   let findings: FindingsSection
+  let misalignments: MisalignmentSection
   let tasks: [TaskSection]
   let doses: [FactTable]
   let training: [FactTable]
@@ -66,6 +69,7 @@ private struct ReportPage {
   let failuresQuery = ResultQuery.failures
   let inputsQuery = ResultQuery.inputs
   // Sections of the template that appear at most once, however long their lists.
+  let hasMisalignments: Bool
   let hasDoses: Bool
   let hasTraining: Bool
   let hasOmissions: Bool
@@ -138,11 +142,16 @@ private struct ReportPage {
     }
     tasks = tables.tasks.enumerated().map { index, task in
       TaskSection(
-        task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables)
+        task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables,
+        hasLevels: data.findings.contains { $0.kind == .level && $0.task == task })
     }
     findings = FindingsSection(data)
+    misalignments = MisalignmentSection(data)
+    hasMisalignments = !misalignments.tables.isEmpty || !misalignments.figures.isEmpty
     dosesQuery = ResultQuery.doses(rounds: sweep.spec.rounds > 1)
-    doses = Self.doseTables(data.facts.filter { $0.kind == "augmentation" })
+    // What is drawn of the misalignments has its place in their section.
+    doses = Self.doseTables(
+      data.facts.filter { $0.kind == "augmentation" && !$0.name.isDrawnOnly })
     training = Self.trainingTables(data.facts.filter { $0.kind == "fine_tune" })
     omissions = data.omissions.map {
       OmissionRow(
@@ -220,7 +229,7 @@ private struct ReportPage {
     ] + rounds
   }
 
-  private static func method(_ training: SweepSpec.Training) -> String {
+  static func method(_ training: SweepSpec.Training) -> String {
     if training.method == .full { return "every weight" }
     let scaling = training.scaling == .rslora ? "rank-stabilised LoRA" : "LoRA"
     return "\(scaling), rank \(training.rank), α \(NumberText.plain(training.alpha)), on "
@@ -240,7 +249,7 @@ private struct ReportPage {
   private static func doseTables(_ facts: [ShardFact]) -> [FactTable] {
     facts.map(\.domain).unique.map { domain in
       let ofDomain = facts.filter { $0.domain == domain }
-      let sets = ofDomain.map { DoseColumn(bias: $0.bias ?? "", round: $0.round) }.unique
+      let sets = ofDomain.map { DoseColumn($0) }.unique
       let names = ofDomain.map(\.name).unique.sorted()
       return FactTable(
         caption: "Augmented data of the \(domain) domain", corner: "fact",
@@ -250,7 +259,7 @@ private struct ReportPage {
             name: name,
             cells: sets.map { set in
               let values = ofDomain.filter {
-                $0.name == name && $0.bias == set.bias && $0.round == set.round
+                $0.name == name && DoseColumn($0) == set
               }.map(\.value)
               guard let first = values.first else { return NumberText.missing }
               return NumberText.compact(
@@ -263,8 +272,19 @@ private struct ReportPage {
   private struct DoseColumn: Hashable {
     let bias: String
     let round: Int
+    /// Of the first round, where `token-decoding` has sets of its own.
+    let equalisesGroups: Bool
 
-    var title: String { round == 1 ? bias : "\(bias), round \(round) (mean)" }
+    init(_ fact: ShardFact) {
+      bias = fact.bias ?? ""
+      round = fact.round
+      equalisesGroups = fact.round == 1 && !fact.isOfPlainAugmentation
+    }
+
+    var title: String {
+      if round > 1 { return "\(bias), round \(round) (mean)" }
+      return equalisesGroups ? "\(bias), \(Mitigation.tokenDecoding.rawValue)" : bias
+    }
   }
 
   /// One table: a row per fine-tune, a column per fact.
@@ -284,14 +304,6 @@ private struct ReportPage {
             })
         })
     ]
-  }
-}
-
-extension Sequence where Element: Hashable {
-  /// The elements without repetitions, each where it stands first.
-  fileprivate var unique: [Element] {
-    var seen: Set<Element> = []
-    return filter { seen.insert($0).inserted }
   }
 }
 

@@ -21,9 +21,15 @@ struct HeatMap: Sendable {
   private static let cellHeight = 26.0
 
   /// - Parameter id: unique within the document; letters, digits and hyphens.
-  func svg(id: String) -> String {
-    let width = Self.left + Self.cellWidth * Double(columns.count) + 8
+  func panel(id: String) -> Figure.Panel {
+    // The slanted names of the last columns need room.
+    let width = Self.left + Self.cellWidth * Double(columns.count) + 8 + 90
     let height = Self.top + Self.cellHeight * Double(rows.count) + 8
+    return Figure.Panel(
+      svg: svg(id: id, width: width, height: height), width: width, height: height)
+  }
+
+  private func svg(id: String, width: Double, height: Double) -> String {
     let largest = cells.joined().compactMap { $0.map { $0.value.magnitude } }.max() ?? 0
     var body = ""
     for (column, name) in columns.enumerated() {
@@ -46,9 +52,8 @@ struct HeatMap: Sendable {
           largest: largest)
       }
     }
-    // The slanted names of the last columns need room.
     return """
-      <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(plain(width + 90)) \(plain(height))" \
+      <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(plain(width)) \(plain(height))" \
       role="img" aria-labelledby="\(id)-t \(id)-d">
       <title id="\(id)-t">\(title.xmlEscaped)</title>
       <desc id="\(id)-d">\(description.xmlEscaped)</desc>

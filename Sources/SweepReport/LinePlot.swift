@@ -34,7 +34,11 @@ struct LinePlot: Sendable {
   private static let bottom = 208.0
 
   /// - Parameter id: unique within the document; letters, digits and hyphens.
-  func svg(id: String) -> String {
+  func panel(id: String) -> Figure.Panel {
+    Figure.Panel(svg: svg(id: id), width: Self.width, height: Self.height)
+  }
+
+  private func svg(id: String) -> String {
     """
     <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(number(Self.width)) \
     \(number(Self.height))" role="img" aria-labelledby="\(id)-t \(id)-d">
@@ -63,8 +67,8 @@ struct LinePlot: Sendable {
   }
 
   private func number(_ value: Double) -> String {
-    let hundredths = (value * 100).rounded() / 100
-    return NumberText.plain(hundredths == 0 ? 0 : hundredths)
+    let tenths = (value * 10).rounded() / 10
+    return NumberText.plain(tenths == 0 ? 0 : tenths)
   }
 
   // MARK: Axes
@@ -75,8 +79,8 @@ struct LinePlot: Sendable {
       let position = number(y(tick))
       let isZero = tick.magnitude < (yScale.upper - yScale.lower) * 1e-9
       text += """
-        <line class="\(isZero ? "z" : "g")" x1="\(number(Self.left))" y1="\(position)" \
-        x2="\(number(Self.right))" y2="\(position)"/>
+        <path class="\(isZero ? "z" : "g")" d="M\(number(Self.left)) \(position)\
+        H\(number(Self.right))"/>
         <text class="e" x="\(number(Self.left - 6))" y="\(number(y(tick) + 3.5))">\
         \(NumberText.fixed(tick, decimals: yScale.decimals))</text>
 
@@ -85,8 +89,7 @@ struct LinePlot: Sendable {
     if let shared {
       let position = number(y(shared.value))
       text += """
-        <line class="o" x1="\(number(Self.left))" y1="\(position)" x2="\(number(Self.right))" \
-        y2="\(position)"/>
+        <path class="o" d="M\(number(Self.left)) \(position)H\(number(Self.right))"/>
 
         """
     }
@@ -94,8 +97,7 @@ struct LinePlot: Sendable {
     for (value, label) in zip(positions, positionLabels) {
       let position = x(value)
       text += """
-        <line class="a" x1="\(number(position))" y1="\(number(Self.bottom))" \
-        x2="\(number(position))" y2="\(number(Self.bottom + 4))"/>
+        <path class="a" d="M\(number(position)) \(number(Self.bottom))v4"/>
 
         """
       let half = Double(label.count) * 3.2
@@ -110,8 +112,7 @@ struct LinePlot: Sendable {
     }
     let middle = number((Self.top + Self.bottom) / 2)
     text += """
-      <line class="a" x1="\(number(Self.left))" y1="\(number(Self.bottom))" \
-      x2="\(number(Self.right))" y2="\(number(Self.bottom))"/>
+      <path class="a" d="M\(number(Self.left)) \(number(Self.bottom))H\(number(Self.right))"/>
       <text class="m" x="\(number((Self.left + Self.right) / 2))" y="\(number(Self.height - 8))">\
       \(xLabel.xmlEscaped)</text>
       <text class="m" transform="translate(11 \(middle)) rotate(-90)">\(yLabel.xmlEscaped)</text>
@@ -130,6 +131,7 @@ struct LinePlot: Sendable {
       // Lines lie beside each other where points have ranges, so that whiskers do not coincide.
       let shift = hasRanges ? (Double(index) - Double(series.count - 1) / 2) * 4 : 0
       var path = ""
+      var whiskers = ""
       var penDown = false
       for (position, point) in zip(positions, one.points) {
         guard let point, point.value.isFinite else {
@@ -141,9 +143,12 @@ struct LinePlot: Sendable {
         path += "\(penDown ? "L" : "M")\(number(px)) \(number(y(point.value)))"
         penDown = true
         if !isShared {
-          marks += whisker(point, at: px, color: style.color)
+          whiskers += whisker(point, at: px)
           marks += style.marker(x: px, y: y(point.value), number: number)
         }
+      }
+      if !whiskers.isEmpty {
+        paths += "<path class=\"w\" stroke=\"\(style.color)\" d=\"\(whiskers)\"/>\n"
       }
       if !path.isEmpty {
         paths += """
@@ -153,7 +158,8 @@ struct LinePlot: Sendable {
       }
     }
     if let shared, let first = positions.first {
-      marks += whisker(shared, at: x(first), color: "#222")
+      let range = whisker(shared, at: x(first))
+      if !range.isEmpty { marks += "<path class=\"w\" stroke=\"#222\" d=\"\(range)\"/>\n" }
       marks += """
         <circle cx="\(number(x(first)))" cy="\(number(y(shared.value)))" r="4.5" fill="#fff" \
         stroke="#222" stroke-width="1.8"/>
@@ -167,15 +173,11 @@ struct LinePlot: Sendable {
     series.contains { $0.points.contains { $0.map { $0.high > $0.low } ?? false } }
   }
 
-  private func whisker(_ point: Point, at px: Double, color: String) -> String {
+  private func whisker(_ point: Point, at px: Double) -> String {
     guard point.high > point.low, point.low.isFinite, point.high.isFinite else { return "" }
     let (high, low) = (number(y(point.high)), number(y(point.low)))
-    let (start, end) = (number(px - 3), number(px + 3))
-    return """
-      <path class="w" stroke="\(color)" d="M\(number(px)) \(high)V\(low)M\(start) \(high)H\(end)\
-      M\(start) \(low)H\(end)"/>
-
-      """
+    let start = number(px - 3)
+    return "M\(number(px)) \(high)V\(low)M\(start) \(high)h6M\(start) \(low)h6"
   }
 }
 

@@ -22,11 +22,6 @@ package struct ReportData: Sendable {
     package let trials: [String]
   }
 
-  /// Findings and results in GitHub-flavoured Markdown.
-  package func markdown() -> String {
-    "# \(sweep.name)\n\n" + FindingsSection.markdown(self) + "\n" + tables.markdown()
-  }
-
   /// - Throws: `LedgerError`.
   package init(reader: LedgerReader) throws {
     sweep = try reader.sweep()

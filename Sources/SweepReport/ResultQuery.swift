@@ -1,3 +1,5 @@
+import SweepCore
+
 /// SQL that gives the report's numbers from a ledger, printed beside them.
 enum ResultQuery {
   /// All cells of a task's tables: seeds, mean, and change from ratio 0 paired by seed.
@@ -16,6 +18,59 @@ enum ResultQuery {
       GROUP BY r.metric, r.bias, r.mitigation, r.ratio\(own)
       ORDER BY r.metric, r.bias, r.mitigation, r.ratio\(own);
       """
+  }
+
+  /// The intervals of a task's cells, where it has any.
+  static func levels(task: String, rounds: Bool) -> String {
+    """
+    SELECT metric, bias, mitigation, ratio\(rounds ? ", round" : ""), estimate, standard_error,
+      lower, upper, note
+    FROM finding WHERE kind = 'level' AND task = \(quoted(task))
+    ORDER BY metric, bias, mitigation, ratio;
+    """
+  }
+
+  /// Facts of D_a whose names are like one of the patterns.
+  static func facts(like patterns: String...) -> String {
+    """
+    SELECT shard.domain, shard.bias, fact.name, fact.value
+    FROM fact JOIN shard ON shard.id = fact.shard
+    WHERE shard.kind = 'augmentation' AND (\(
+      patterns.map { "fact.name LIKE \(quoted($0))" }.joined(separator: " OR ")))
+    ORDER BY shard.ordinal, fact.name;
+    """
+  }
+
+  /// What a heat map of inheritance shows.
+  ///
+  /// - Parameter round: nil for all of them.
+  static func inheritance(role: HeadlineRole, ratio: Double, round: Int?) -> String {
+    """
+    SELECT task, metric, bias, estimate, lower, upper, effect_size FROM finding
+    WHERE kind = 'inheritance' AND role = '\(role.rawValue)' AND mitigation = 'none'
+      AND ratio = \(ratio)\(round.map { " AND round = \($0)" } ?? "")
+    ORDER BY task, metric, bias;
+    """
+  }
+
+  /// The points of a task's plots of dose and response.
+  ///
+  /// - Parameter rounds: whether the sweep has more than one; the first is drawn.
+  static func doseResponse(
+    task: String, domain: Domain, doses: [String], ratio: Double, rounds: Bool
+  ) -> String {
+    """
+    SELECT f.metric, f.bias, d.name, d.value AS dose, f.estimate, f.lower, f.upper
+    FROM finding AS f JOIN fact AS d ON d.shard = 'augment/\(domain.rawValue)/' || f.bias
+    WHERE f.kind = 'inheritance' AND f.role = 'bias' AND f.mitigation = 'none'
+      AND f.task = \(quoted(task)) AND f.ratio = \(ratio)\(rounds ? " AND f.round = 1" : "")
+      AND f.bias <> 'same-size' AND d.name IN (\(doses.map(quoted).joined(separator: ", ")))
+    ORDER BY f.metric, d.name, f.bias;
+    """
+  }
+
+  private static func quoted(_ text: String) -> String {
+    "'\(text.replacing("'", with: "''"))'"
   }
 
   static func doses(rounds: Bool) -> String {

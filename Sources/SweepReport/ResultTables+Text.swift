@@ -73,9 +73,15 @@ extension ResultTables {
   }
 
   /// The mean, its change if there is one, and how many seeds it has if not all of them.
-  private func cellText(_ cell: Cell?, _ metric: MetricDescription) -> String {
+  private func cellText(
+    _ cell: Cell?, _ metric: MetricDescription, withInterval: Bool = false
+  ) -> String {
     guard let cell else { return NumberText.missing }
-    var text = NumberText.fixed(cell.mean, decimals: metric.decimals)
+    func fixed(_ value: Double) -> String { NumberText.fixed(value, decimals: metric.decimals) }
+    var text = fixed(cell.mean)
+    if withInterval, let interval = cell.interval {
+      text += " [\(fixed(interval.lowerBound)), \(fixed(interval.upperBound))]"
+    }
     if let change = cell.change {
       text += " (\(NumberText.signed(change, decimals: metric.decimals)))"
     }
@@ -83,32 +89,30 @@ extension ResultTables {
     return text
   }
 
-  /// The tables in GitHub-flavoured Markdown, all metrics.
+  /// The tables in GitHub-flavoured Markdown: the metrics that lead each task, with intervals.
   package func markdown() -> String {
-    var text = "## Results\n\n\(legend) \(NumberText.missing) stands for no result.\n"
-    func row(_ cells: [String]) -> String {
-      "| " + cells.map { $0.replacing("|", with: "\\|") }.joined(separator: " | ") + " |\n"
-    }
-    for task in tasks {
-      for variant in variants {
-        text += "\n### \(task), \(variant.name)\n\n"
-        let tables = tables(task: task, bias: variant.bias, round: variant.round)
-        if tables.isEmpty {
-          text += "No results yet.\n"
-          continue
-        }
-        text += row(["metric", "mitigation"] + ratios.map { "γ = \(NumberText.plain($0))" })
-        text += row([":--", ":--"] + ratios.map { _ in "--:" })
-        for table in tables {
-          for (mitigation, cells) in zip(mitigations, table.cells) {
-            text += row(
+    "## Results\n\n\(legend) \(NumberText.missing) stands for no result.\n"
+      + tasks.map { markdown(task: $0) }.joined()
+  }
+
+  /// The tables of one task, each under a heading of its own.
+  func markdown(task: String) -> String {
+    variants.map { variant in
+      let leading = tables(task: task, bias: variant.bias, round: variant.round).filter(
+        \.isHeadline)
+      let heading = "\n### \(task), \(variant.name)\n\n"
+      guard !leading.isEmpty else { return heading + "No results yet.\n" }
+      return heading
+        + MarkdownText.table(
+          ["metric", "mitigation"] + ratios.map { "γ = \(NumberText.plain($0))" },
+          alignedLeft: 2,
+          leading.flatMap { table in
+            zip(mitigations, table.cells).map { mitigation, cells in
               ["\(table.metric.label) (\(table.metric.meaning.rawValue))", mitigation]
-                + cells.map { cellText($0, table.metric) })
-          }
-        }
-      }
-    }
-    return text
+                + cells.map { cellText($0, table.metric, withInterval: true) }
+            }
+          })
+    }.joined()
   }
 
   /// The tables as CSV (RFC 4180), one line per cell, numbers with all their digits.

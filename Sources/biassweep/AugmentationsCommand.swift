@@ -189,8 +189,9 @@ struct AugmentationsCommand: AsyncParsableCommand {
 
   private func describe(_ record: AugmentationRecord, _ entry: Entry) throws {
     Console.output("\(entry.key): \(entry.state), generator \(entry.generator)")
+    // Points of a plot say nothing as numbers; --json has them.
     for (name, value) in (entry.facts.merging(entry.dose) { own, _ in own })
-      .sorted(by: { $0.key < $1.key })
+      .sorted(by: { $0.key < $1.key }) where !name.hasPrefix("point_")
     {
       Console.output("  \(name) \(Self.number(value))")
     }

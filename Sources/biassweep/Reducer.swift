@@ -94,10 +94,14 @@ extension AnalysisInput {
 }
 
 extension AnalysedFact {
-  /// Whether the fact says something of the data, rather than of how long they took.
+  /// Whether the fact measures something of the data, rather than how long they took or where a
+  /// point of a plot lies.
   fileprivate var isProperty: Bool {
-    ["dose_", "values_", "groups_", "representation_"].contains { name.hasPrefix($0) }
-      || name == "rejection_rate"
+    ["dose_", "values_", "groups_"].contains { name.hasPrefix($0) }
+      || [
+        "rejection_rate", "representation_mmd2", "representation_mean_distance",
+        "representation_p_value",
+      ].contains(name)
   }
 }
 

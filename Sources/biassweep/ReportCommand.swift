@@ -6,16 +6,20 @@ import SweepReport
 struct ReportCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "report",
-    abstract: "Write a sweep's results as one self-contained HTML file, or as a table.",
+    abstract:
+      "Write a sweep's results as one self-contained HTML file, as Markdown, or as a table.",
     discussion: """
-      Works on an unfinished sweep too; what has no result yet is shown as missing.
+      Works on an unfinished sweep too; what has no result yet is shown as missing. Markdown goes with \
+      a folder of its plots, named after it (report.md, report-figures/); on standard output it has \
+      none.
 
       EXAMPLES:
         biassweep report --ledger smoke.ledger
         biassweep report --ledger smoke.ledger --output results/smoke.html
+        biassweep report --ledger smoke.ledger --format markdown --output results/report.md
         biassweep report --ledger smoke.ledger --format csv --output smoke.csv
         biassweep report --ledger smoke.ledger --format csv --table findings --output findings.csv
-        biassweep report --ledger smoke.ledger --format latex --output inheritance.tex
+        biassweep report --ledger smoke.ledger --format latex --output tables.tex
       """)
 
   enum Format: String, CaseIterable, ExpressibleByArgument {
@@ -23,7 +27,7 @@ struct ReportCommand: AsyncParsableCommand {
   }
 
   enum Table: String, CaseIterable, ExpressibleByArgument {
-    case results, findings
+    case results, findings, facts
   }
 
   @Option(help: "The sweep's ledger.")
@@ -43,28 +47,61 @@ struct ReportCommand: AsyncParsableCommand {
 
   func run() async throws {
     let data = try ReportData(reader: LedgerReader(path: ledger))
-    let text =
-      switch format {
-      case .html: try HTMLReport.render(data)
-      case .markdown: data.markdown()
-      case .csv:
-        table == .results ? data.tables.csv() : FindingTables(data.findings).csv()
-      case .latex: FindingTables(data.findings).latex()
-      case .text: data.tables.text(allMetrics: true)
-      }
     let fileExtension = [
       Format.html: "html", .markdown: "md", .csv: "csv", .text: "txt", .latex: "tex",
     ][format]
     let path =
       output
       ?? (ledger as NSString).deletingPathExtension + ".\(fileExtension ?? format.rawValue)"
-    if path == "-" { return Console.output(text) }
+    let isFile = path != "-"
+    let text =
+      switch format {
+      case .html: try HTMLReport.render(data)
+      case .markdown: try markdown(data, besides: isFile ? path : nil)
+      case .csv:
+        switch table {
+        case .results: data.tables.csv()
+        case .findings: FindingTables(data.findings).csv()
+        case .facts: data.factsCSV()
+        }
+      case .latex: data.latex()
+      case .text: data.tables.text(allMetrics: true)
+      }
+    if !isFile { return Console.output(text) }
+    try write(text, to: URL(fileURLWithPath: path))
+    Console.error("wrote \(path)")
+  }
+
+  /// The text, after its figures were written to a folder beside `path`: the text never names files
+  /// that are not there. Without a path there are no figures.
+  private func markdown(_ data: ReportData, besides path: String?) throws -> String {
+    guard let path else { return MarkdownReport(data, figures: nil).text }
+    let file = URL(fileURLWithPath: path)
+    let folder = file.deletingPathExtension().lastPathComponent + "-figures"
+    let directory = file.deletingLastPathComponent().appending(
+      path: folder, directoryHint: .isDirectory)
+    let report = MarkdownReport(data, figures: folder)
+    if !report.figures.isEmpty {
+      do {
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+      } catch {
+        throw InfrastructureError(
+          description: "Cannot make \(directory.path): \(error.localizedDescription)")
+      }
+      for figure in report.figures {
+        try write(figure.svg, to: directory.appending(path: figure.name))
+      }
+      Console.error("wrote \(report.figures.count) figures to \(directory.path)")
+    }
+    return report.text
+  }
+
+  private func write(_ text: String, to file: URL) throws {
     do {
-      try Data(text.utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
+      try Data(text.utf8).write(to: file, options: .atomic)
     } catch {
       throw InfrastructureError(
-        description: "Cannot write the report to \(path): \(error.localizedDescription)")
+        description: "Cannot write the report to \(file.path): \(error.localizedDescription)")
     }
-    Console.error("wrote \(path)")
   }
 }

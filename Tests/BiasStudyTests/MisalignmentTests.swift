@@ -26,6 +26,21 @@ struct MisalignmentTests {
     #expect(
       abs((values["values_divergence_gap"] ?? 0) - ((all.max() ?? 0) - (all.min() ?? 0))) < 1e-12)
     #expect(try measures(threads: 3).values() == values)
+    // What is drawn: shares of every answer, those of people as the survey has them.
+    for culture in Culture.allCases {
+      for question in SurveyQuestion.allCases {
+        for side in ["model", "people"] {
+          let shares = try (1...4).map {
+            try #require(values["answers_\(side)_\(culture.rawValue)_\(question.rawValue)_\($0)"])
+          }
+          #expect(abs(shares.reduce(0, +) - 1) < 1e-9)
+        }
+        let countries = SurveyTable.countries(culture, question)
+        let expected = countries.reduce(0) { $0 + SurveyTable.shares(question, $1)[2] }
+        let found = values["answers_people_\(culture.rawValue)_\(question.rawValue)_3"] ?? -1
+        #expect(abs(found - expected / Double(countries.count)) < 1e-12)
+      }
+    }
   }
 
   @Test func groupsAreComparedForEveryOccupation() throws {
@@ -34,6 +49,9 @@ struct MisalignmentTests {
     #expect(shares.allSatisfy { (0...1).contains($0) })
     let expected = zip(shares, Occupation.all).reduce(0) { $0 + abs($1.0 - $1.1.femaleShare) }
     #expect(abs((groups["groups_divergence"] ?? 0) - expected / 8) < 1e-12)
+    for occupation in Occupation.all {
+      #expect(groups["published_share_\(occupation.name)"] == occupation.femaleShare)
+    }
     #expect(groups["groups_spread"] == (shares.max() ?? 0) - (shares.min() ?? 0))
   }
 
@@ -93,6 +111,18 @@ struct MisalignmentTests {
     #expect(different["representation_items_augmented"] == 30)
     let apart =
       (different["representation_augmented_1"] ?? 0) - (different["representation_original_1"] ?? 0)
+    // The points that are drawn are those whose means are reported.
+    for (side, count) in [("original", 40), ("augmented", 30)] {
+      for axis in 1...2 {
+        let points = different.filter {
+          $0.key.hasPrefix("point_\(side)_") && $0.key.hasSuffix("_\(axis)")
+        }.map(\.value)
+        #expect(points.count == count)
+        let mean = points.reduce(0, +) / Double(count)
+        #expect(abs(mean - (different["representation_\(side)_\(axis)"] ?? .nan)) < 1e-9)
+      }
+    }
+    #expect(different["point_original_007_1"] != nil)
     #expect(apart > 0 && apart <= (different["representation_mean_distance"] ?? 0) * 1.0001)
     #expect(
       try measures(threads: 3).representation(
@@ -103,6 +133,8 @@ struct MisalignmentTests {
     let many = items(Misalignment.itemsMax + 20, ["a", "b", "c"], seed: 1)
     let measured = try measures().representation(original: many, augmented: many, seed: 1)
     #expect(measured["representation_items_augmented"] == Double(Misalignment.itemsMax))
+    // All facts of a shard fit into one report to the coordinator (1,000).
+    #expect(measured.count + 200 < 1_000)
   }
 
   @Test func thePlaneKeepsWhatLiesInAPlane() throws {

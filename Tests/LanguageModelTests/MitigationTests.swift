@@ -193,6 +193,55 @@ import TransformerKernels
     }
   }
 
+  /// What the mitigation is for: of augmented items, those that the model predicts already are trained
+  /// on less, in a step's gradient and in what further steps make of them. Original items are not,
+  /// however well they are predicted.
+  @Test func whatIsPredictedAlreadyIsTrainedOnLess() throws {
+    func grouped(_ sequences: [TrainingSequence], _ group: Group) -> [TrainingSequence] {
+      sequences.map {
+        TrainingSequence(tokens: $0.tokens, supervised: $0.supervised, group: group)
+      }
+    }
+    let known = randomSequences([9, 14], seed: 1)
+    let unknown = randomSequences([20, 11], seed: 2)
+    let start = try tuner(.full, exponent: 0)
+    // Learned by heart: twice as many steps as it takes.
+    for _ in 0..<80 { try start.takeStep(known, learningRate: 3e-3) }
+    func copy(_ exponent: Float) throws -> FineTuner {
+      let other = try tuner(.full, exponent: exponent)
+      for name in start.tensorNames {
+        #expect(other.set(name, to: try #require(start.value(name))))
+      }
+      return other
+    }
+    let (plain, weighted) = (try copy(0), try copy(2))
+    #expect(plain.accumulateGradients(known) < 0.2)
+    #expect(plain.accumulateGradients(unknown) > 3)
+
+    /// How much of a batch's gradient the weights leave.
+    func left(_ sequences: [TrainingSequence]) -> Double {
+      _ = plain.accumulateGradients(sequences)
+      let whole = plain.gradientNorm()
+      _ = weighted.accumulateGradients(sequences)
+      return weighted.gradientNorm() / whole
+    }
+    #expect(left(grouped(known, .augmented)) < 0.1)
+    #expect(left(grouped(unknown, .augmented)) > 0.9)
+    #expect(abs(left(grouped(known, .original)) - 1) < 1e-6)
+
+    /// Mean loss of the known items after steps on all of them.
+    func after(_ tuner: FineTuner, _ group: Group) throws -> Double {
+      let all = grouped(known, group) + grouped(unknown, .augmented)
+      for _ in 0..<10 { try tuner.takeStep(all, learningRate: 3e-3) }
+      // As original items, so that the loss is not weighted.
+      return tuner.accumulateGradients(grouped(known, .original))
+    }
+    let kept = try after(plain, .augmented)
+    let forgotten = try after(weighted, .augmented)
+    let defended = try after(try copy(2), .original)
+    #expect(forgotten > 1.5 * kept && forgotten > 1.5 * defended)
+  }
+
   /// The alignment term's own value, the cross-entropy taken off, falls when it is trained on.
   @Test func theAlignmentTermFalls() throws {
     let sequences = randomSequences([9, 14, 20, 11, 8, 17])

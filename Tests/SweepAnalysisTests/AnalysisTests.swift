@@ -247,6 +247,35 @@ private func plainDifference(
     }
   }
 
+  /// Direct tasks lose one point of skill, indirect ones gain one; the items' standard deviation at
+  /// ratio 0 is √2.4. Of the six ways to call two of four tasks direct, two are as extreme.
+  @Test func directTasksAreSetAgainstIndirectOnes() throws {
+    let spread = [-1.0, 1, -2, 2, -1, 1]
+    var tasks: [AnalysedTask] = []
+    var trials: [AnalysedTrial] = []
+    for (id, relation, shift) in [
+      ("a", AnalysedTask.Relation.direct, -1.0), ("b", .direct, -1), ("c", .indirect, 1),
+      ("d", .indirect, 1), ("e", .placebo, 9),
+    ] {
+      tasks.append(
+        AnalysedTask(
+          id: id, domain: .culture, relation: relation,
+          headlines: [AnalysedTask.Headline(metric: "m", measure: "m", role: .skill, chance: -9)]))
+      for (bias, ratio, moved) in [(nil, 0.0, 0.0), ("x", 0.5, shift)] {
+        trials.append(
+          AnalysedTrial(
+            task: id, bias: bias, ratio: ratio, mitigation: "none", seed: 1, metrics: ["m": moved],
+            items: ["m": spread.map { $0 + moved }]))
+      }
+    }
+    let found = Analysis.findings(of: AnalysisInput(tasks: tasks, trials: trials, facts: []))
+      .findings.filter { $0.kind == .directAgainstIndirect }
+    let finding = try #require(found.first)
+    #expect(found.count == 1 && finding.bias == "x" && finding.ratio == 0.5)
+    #expect(abs((finding.estimate ?? 0) + 2 / 2.4.squareRoot()) < 1e-12)
+    #expect(abs((finding.pValue ?? 0) - 2.0 / 6) < 1e-12 && finding.items == 4)
+  }
+
   @Test func propertiesOfTheDataGoWithWhatIsInherited() throws {
     let task = AnalysedTask(
       id: "t", domain: .culture, relation: .direct,
@@ -273,6 +302,8 @@ private func plainDifference(
     let association = try #require(findings.first { $0.kind == .association })
     #expect(association.estimate == -1 && association.items == 5)
     #expect(abs((association.pValue ?? 0) - 2.0 / 120) < 1e-12)
+    // Every resample of a perfect order is one.
+    #expect(abs((association.lower ?? 0) + 1) < 1e-12 && abs((association.upper ?? 0) + 1) < 1e-12)
   }
 }
 

@@ -1,0 +1,248 @@
+import SweepCore
+
+/// A sweep as GitHub-flavoured Markdown: what the HTML report says, with the plots as SVG files
+/// beside it, or without plots. The same ledger gives the same bytes.
+package struct MarkdownReport: Sendable {
+  package let text: String
+  /// File names and contents.
+  package let figures: [(name: String, svg: String)]
+
+  /// - Parameter folder: path from the report to its figures, which it then links; nil for none.
+  package init(_ data: ReportData, figures folder: String?) {
+    let page = ReportPage(data, style: "")
+    var writer = Writer(folder: folder)
+    writer.heading(page, data)
+    writer.findings(page.findings, data)
+    if page.hasMisalignments { writer.misalignments(page.misalignments) }
+    writer.results(page, data.tables)
+    writer.appendices(page)
+    text = writer.text
+    figures = writer.files
+  }
+
+  private struct Writer {
+    let folder: String?
+    var text = ""
+    var files: [(name: String, svg: String)] = []
+
+    // MARK: Parts
+
+    mutating func heading(_ page: ReportPage, _ data: ReportData) {
+      text += "# \(MarkdownText.plain(page.name))\n\n"
+      text += """
+        How much of the bias in generated training data a fine-tuned language model inherits: the \
+        metrics of each task against the bias ratio γ, the share of generated data among all training \
+        data. \(page.status)
+
+        **Content warning.** The data behind these numbers contain stereotypes, slurs and other \
+        offensive text. They are used to measure such bias and do not reflect anybody’s views.
+
+
+        """
+      text += "Spec SHA-256 `\(data.sweep.specDigest)`, results SHA-256 `\(data.resultDigest)`.\n\n"
+      text += "| mitigation | what it does |\n| :-- | :-- |\n"
+      for mitigation in page.mitigations {
+        text += MarkdownText.row([mitigation.name, mitigation.text])
+      }
+    }
+
+    mutating func findings(_ section: FindingsSection, _ data: ReportData) {
+      text += "\n## Findings\n\n"
+      if section.isEmpty {
+        text += "Nothing was computed yet: `biassweep verify` computes and records it.\n\n"
+      }
+      text += "### Skill without augmented data\n\n"
+      text += MarkdownText.table(
+        ["task", "metric", "γ = 0 [95 %]", "verdict"],
+        section.skills.map { [$0.task, $0.metric, $0.estimate, $0.verdict] })
+      if section.hasSkills { query(section.skillQuery) }
+      inheritance(data)
+      for entry in section.figures { figure(entry) }
+      for entry in section.tables { table(entry) }
+      if section.hasExcluded {
+        text += "\n### Not interpreted\n\n"
+        for reason in section.excluded { text += "- \(MarkdownText.plain(reason))\n" }
+      }
+      text += "\n### Methods\n\n\(MarkdownText.plain(section.methods))\n"
+      if !section.isEmpty { query(section.query) }
+    }
+
+    /// The numbers of the heat maps, each with its interval.
+    private mutating func inheritance(_ data: ReportData) {
+      let findings = FindingTables(data.findings)
+      let biases = data.sweep.spec.biases.map(\.rawValue)
+      for (round, role) in findings.rounds.flatMap({ round in
+        [HeadlineRole.bias, .skill].map { (round, $0) }
+      }) {
+        let inherited = findings.headlineInheritance(role: role, round: round)
+        guard let ratio = inherited.first?.ratio else { continue }
+        text += "\n### Change of \(role.rawValue) metrics at γ = \(NumberText.plain(ratio))"
+        text += "\(findings.suffix(round: round))\n\n"
+        text += "From γ = 0, without mitigation [95 %]; bold where the interval excludes 0.\n\n"
+        let rows = data.sweep.spec.tasks.flatMap { task in
+          inherited.filter { $0.task == task }.compactMap(\.metric).unique.map { metric in
+            let cells = biases.map { bias -> String in
+              guard
+                let finding = inherited.first(where: {
+                  $0.task == task && $0.metric == metric && $0.bias == bias
+                })
+              else { return NumberText.missing }
+              return finding.excludesZero ? "**\(finding.text)**" : finding.text
+            }
+            let name = findings.withoutSkill.contains(task) ? "\(task) (no skill)" : task
+            return [name, metric] + cells
+          }
+        }
+        text += MarkdownText.table(["task", "metric"] + biases, alignedLeft: 2, rows)
+        query(
+          ResultQuery.inheritance(
+            role: role, ratio: ratio, round: findings.hasRounds ? round : nil))
+      }
+    }
+
+    mutating func misalignments(_ section: MisalignmentSection) {
+      text += """
+
+        ## Three misalignments
+
+        Why bias may be inherited: how far the base model’s values are from people’s, its view of \
+        groups from published figures, and the generated data from the original ones.
+
+        """
+      for entry in section.tables { table(entry) }
+      for entry in section.figures { figure(entry) }
+    }
+
+    mutating func results(_ page: ReportPage, _ tables: ResultTables) {
+      text +=
+        "\n## Results\n\n\(page.legend) In brackets 95 % intervals over seeds and test items. "
+      text += "\(NumberText.missing) stands for no result. Of each task the metrics that stand for "
+      text += "it; `biassweep report --format csv` has all.\n"
+      let key = page.key.map { Figure.Key(svg: $0.svg, text: $0.text) }
+      for task in page.tasks {
+        if !task.isEmpty, folder != nil {
+          text += "\n### \(task.name)\n\n"
+          if let summary = task.summary { text += "The task: \(MarkdownText.plain(summary)).\n\n" }
+          for metric in task.headlines {
+            image(
+              Figure(
+                name: metric.anchor, title: "\(task.name): \(metric.label) (\(metric.meaning))",
+                caption: "", panels: metric.panels, key: key, query: ""))
+          }
+        }
+        text += tables.markdown(task: task.name)
+        if !task.isEmpty { query(([task.query] + task.levels).joined(separator: "\n\n")) }
+      }
+    }
+
+    mutating func appendices(_ page: ReportPage) {
+      if page.hasDoses {
+        text += "\n## Augmented data\n"
+        for facts in page.doses {
+          // The plane of representations is drawn.
+          let rows = facts.rows.filter { !$0.name.isCoordinate }
+          text += "\n### \(facts.caption)\n\n"
+          text += MarkdownText.table(
+            [facts.corner] + facts.columns, alignedLeft: 1, rows.map { [$0.name] + $0.cells })
+        }
+        query(page.dosesQuery)
+      }
+      if page.hasOmissions {
+        text += "\n## Omitted metrics\n\n"
+        text += MarkdownText.table(
+          ["metric", "reason", "trials", "first of them"],
+          page.omissions.map { [$0.metric, $0.reason, "\($0.count)", $0.example] })
+        query(page.omittedQuery)
+      }
+      if page.hasFailures {
+        text += "\n## Failures\n\n"
+        for failure in page.failures {
+          text += "- `\(failure.shard)`: \(MarkdownText.plain(failure.reason))\n"
+        }
+        query(page.failuresQuery)
+      }
+      text += "\n## The sweep\n\n"
+      text += MarkdownText.table(
+        ["", ""], (page.overview + page.settings).map { [$0.name, $0.text] })
+      query("\(page.countsQuery)\n\(page.inputsQuery)")
+      text += "\n<details><summary>The whole spec as JSON</summary>\n\n"
+      text += MarkdownText.fenced(page.specification, language: "json") + "\n</details>\n"
+    }
+
+    // MARK: Elements
+
+    private mutating func table(_ table: ReportTable) {
+      text += "\n### \(table.title)\n\n\(MarkdownText.plain(table.text))\n\n"
+      text += MarkdownText.table(table.columns, table.rows.map { [$0.name] + $0.cells })
+      query(table.query)
+    }
+
+    /// A heading, the plot, its caption and its SQL; nothing where there are no plots.
+    private mutating func figure(_ figure: Figure) {
+      guard folder != nil else { return }
+      text += "\n### \(figure.title)\n\n"
+      image(figure)
+      text += MarkdownText.plain(figure.caption) + "\n"
+      query(figure.query)
+    }
+
+    private mutating func image(_ figure: Figure) {
+      guard let folder else { return }
+      let file = figure.name + ".svg"
+      files.append((file, figure.file()))
+      text +=
+        "![\(MarkdownText.plain(figure.title))](\(MarkdownText.path("\(folder)/\(file)")))\n\n"
+    }
+
+    private mutating func query(_ sql: String) {
+      text += "\n<details><summary>These numbers by SQL</summary>\n\n"
+      text += MarkdownText.fenced(sql, language: "sql") + "\n</details>\n"
+    }
+  }
+}
+
+/// Pieces of Markdown whose text comes from elsewhere.
+enum MarkdownText {
+  /// A row of a table.
+  static func row(_ cells: [String]) -> String {
+    "| "
+      + cells.map { cell in
+        plain(cell).replacing("|", with: "\\|")
+      }.joined(separator: " | ") + " |\n"
+  }
+
+  /// - Parameter alignedLeft: so many columns, and the others right; nil for all.
+  static func table(_ columns: [String], alignedLeft: Int? = nil, _ rows: [[String]]) -> String {
+    row(columns)
+      + row(columns.indices.map { $0 < alignedLeft ?? columns.count ? ":--" : "--:" })
+      + rows.map(row).joined()
+  }
+
+  /// Text of one line that is not taken for HTML.
+  static func plain(_ text: String) -> String {
+    text.split(whereSeparator: \.isNewline).joined(separator: " ")
+      .replacing("&", with: "&amp;").replacing("<", with: "&lt;")
+  }
+
+  /// A block that ends where it should, whatever stands in it.
+  static func fenced(_ text: String, language: String) -> String {
+    var fence = "```"
+    while text.contains(fence) { fence += "`" }
+    return "\(fence)\(language)\n\(text)\n\(fence)\n"
+  }
+
+  /// A path as the target of a link.
+  static func path(_ text: String) -> String {
+    let isPlain = text.unicodeScalars.allSatisfy {
+      $0.properties.isAlphabetic || ("0"..."9").contains($0) || "-_./".unicodeScalars.contains($0)
+    }
+    return isPlain ? text : "<\(text.replacing(">", with: "%3E").replacing("<", with: "%3C"))>"
+  }
+}
+
+extension String {
+  /// Whether a fact of this name is part of a plane that is drawn.
+  fileprivate var isCoordinate: Bool {
+    hasPrefix("representation_original_") || hasPrefix("representation_augmented_")
+  }
+}
