@@ -10,10 +10,16 @@ struct NanoStudy {
   let model: LanguageModel
   let data: StudyData
 
-  /// - Parameter training: changes the spec's training.
-  init(training: (inout SweepSpec.Training) -> Void = { _ in }) throws {
+  /// - Parameters:
+  ///   - training: changes the spec's training.
+  ///   - change: changes anything of the spec.
+  init(
+    training: (inout SweepSpec.Training) -> Void = { _ in },
+    change: (inout SweepSpec) -> Void = { _ in }
+  ) throws {
     var spec = try Synthetic.spec()
     training(&spec.training)
+    change(&spec)
     self.spec = spec
     data = try Synthetic.data()
     model = try Synthetic.model()
