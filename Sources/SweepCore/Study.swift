@@ -33,6 +33,18 @@ package enum BiasType: String, Codable, CaseIterable, Sendable, Comparable {
     .contrastiveIntersectionalExplicit,
   ]
 
+  /// Whether two groups are set against each other.
+  package var isContrastive: Bool {
+    switch self {
+    case .contrastiveSingleExplicit, .contrastiveIntersectionalExplicit,
+      .contrastiveSingleImplicit, .contrastiveIntersectionalImplicit:
+      true
+    case .contextualSingleExplicit, .contextualSingleImplicit,
+      .contextualIntersectionalExplicit, .contextualIntersectionalImplicit, .neutral, .sameSize:
+      false
+    }
+  }
+
   /// Whether no bias is asked for.
   package var isControl: Bool { self == .neutral || self == .sameSize }
 

@@ -9,11 +9,19 @@ struct PlanCommand: AsyncParsableCommand {
       EXAMPLES:
         biassweep plan --preset smoke
         biassweep plan --grid mine.yaml --json
+        biassweep plan --preset quick --calibrate    a better estimate, after a minute or two
       """)
 
   @OptionGroup var selection: SweepSelection
 
   @OptionGroup var trunk: TrunkOptions
+
+  @Flag(
+    help: """
+      Do a little of the sweep's own work on this machine and estimate time and tokens from it \
+      (model and data must be there); else from the speed of multiplication.
+      """)
+  var calibrate = false
 
   @Flag(help: "Print one JSON object.")
   var json = false
@@ -26,6 +34,8 @@ struct PlanCommand: AsyncParsableCommand {
     let generationShards: Int
     let shards: Int
     let estimatedSeconds: Double
+    let estimatedTokens: Int
+    let calibrated: Bool
     let trunkBytes: Int
     let trunkBytesMax: Int
 
@@ -37,6 +47,8 @@ struct PlanCommand: AsyncParsableCommand {
       case generationShards = "generation_shards"
       case shards
       case estimatedSeconds = "estimated_seconds"
+      case estimatedTokens = "estimated_tokens"
+      case calibrated
       case trunkBytes = "trunk_bytes"
       case trunkBytesMax = "trunk_bytes_max"
     }
@@ -45,8 +57,13 @@ struct PlanCommand: AsyncParsableCommand {
   func run() async throws {
     let definition = try selection.definition()
     let plan = definition.plan
-    let estimate = try PlanEstimate(
-      plan: plan, spec: definition.spec, tasks: definition.tasks, trunkLimit: trunk.byteLimit)
+    let estimate =
+      calibrate
+      ? try PlanEstimate(
+        calibrating: plan, spec: definition.spec, tasks: definition.tasks,
+        trunkLimit: trunk.byteLimit, progress: Console.error)
+      : try PlanEstimate(
+        plan: plan, spec: definition.spec, tasks: definition.tasks, trunkLimit: trunk.byteLimit)
     if json {
       try Console.output(
         json: Output(
@@ -54,6 +71,7 @@ struct PlanCommand: AsyncParsableCommand {
           rounds: definition.spec.rounds, fineTunes: plan.fineTuneCount,
           generationShards: plan.augmentationCount,
           shards: plan.shards.count, estimatedSeconds: estimate.seconds,
+          estimatedTokens: estimate.tokens, calibrated: calibrate,
           trunkBytes: estimate.trunkBytes, trunkBytesMax: estimate.trunkLimit))
       return
     }
@@ -72,6 +90,7 @@ struct PlanCommand: AsyncParsableCommand {
       shards           \(plan.shards.count)
       trunk cache      \(ByteSize(bytes: estimate.trunkBytes)) of frozen layers' outputs, room for \
       \(ByteSize(bytes: estimate.trunkLimit))
+      estimated tokens \(estimate.tokens / 1000) thousand, trained on, generated or evaluated
       estimated time   \(Seconds(estimate.seconds)) on this machine (\(estimate.basis))
       """)
   }

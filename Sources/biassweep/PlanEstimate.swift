@@ -4,11 +4,15 @@ import LanguageModel
 import SweepCore
 import TransformerKernels
 
-/// How long a sweep would take on this machine: the multiplications that its tokens need, over the
-/// speed of multiplication measured now.
+/// How long a sweep would take on this machine, and how many tokens pass the model.
+///
+/// Without a calibration: the multiplications that its tokens need, over the speed of multiplication
+/// measured now. With one: what its kinds of work took when a little of each was done.
 struct PlanEstimate {
-  let seconds: Double
-  let basis: String
+  private(set) var seconds: Double
+  private(set) var basis: String
+  /// Trained on (each epoch counts), generated, and read or written for evaluation.
+  private(set) var tokens: Int
   /// Bytes of all outputs of frozen layers that the sweep uses; 0 where every layer is trained.
   let trunkBytes: Int
   /// Most bytes of them that are kept, on disk or in memory.
@@ -37,6 +41,9 @@ struct PlanEstimate {
     // Passes over everything in turn find nothing in a cache that does not hold it all.
     let keepsTrunk = MultiplicationBackend.selected == .own && trunkBytes <= self.trunkLimit
 
+    tokens = plan.shards.reduce(0) { sum, shard in
+      sum + CostEstimate(shard, spec: spec, tasks: tasks).total
+    }
     // Once on this machine.
     var work = keepsTrunk ? Double(trunkTokens) * trunk * perLayer : 0
     for shard in plan.shards {
@@ -56,6 +63,46 @@ struct PlanEstimate {
     seconds = work / (flops * Self.multiplicationShare)
     basis =
       "\(threads) threads, \(Int(flops / 1e9)) GFLOP/s measured now, "
+      + "\(MultiplicationBackend.kernelName) kernels"
+  }
+
+  /// As above, from a little of the sweep's own work, done now.
+  ///
+  /// - Parameter progress: what is being measured.
+  /// - Throws: `InfrastructureError` without the model; `StudyError` without the data.
+  init(
+    calibrating plan: ShardPlan, spec: SweepSpec, tasks: [DownstreamTask], trunkLimit: Int,
+    progress: (String) -> Void
+  ) throws {
+    try self.init(plan: plan, spec: spec, tasks: tasks, trunkLimit: trunkLimit)
+    let threads = ProcessInfo.processInfo.activeProcessorCount
+    let model = try LanguageModel.load(
+      from: ModelLocation(spec.model).path, cacheDirectory: Cache.root)
+    let data = try StudyData(
+      store: DatasetStore(directory: Cache.directory("data")), tasks: spec.definedTasks)
+    let start = ContinuousClock.now
+    let calibration = try Calibration(
+      spec: spec, tasks: tasks, model: model, data: data, threads: threads,
+      now: { (ContinuousClock.now - start) / .seconds(1) }, progress: progress,
+      shouldStop: { false })
+
+    let newTokens = CostEstimate.trunkTokens(plan, spec: spec, tasks: tasks)
+    let keepsTrunk = MultiplicationBackend.selected == .own && trunkBytes <= self.trunkLimit
+    seconds = keepsTrunk ? Double(newTokens) * calibration.frozenToken : 0
+    tokens = 0
+    for shard in plan.shards {
+      seconds += calibration.seconds(shard, spec: spec)
+      let cost = CostEstimate(shard, spec: spec, tasks: tasks)
+      tokens += cost.generated + cost.evaluated
+      guard case .fineTune(let key, _) = shard.work else { continue }
+      let trained = calibration.trainedTokens(key, spec: spec)
+      tokens += Int(trained)
+      if !keepsTrunk {
+        seconds += (trained + Double(cost.evaluated)) * calibration.frozenToken
+      }
+    }
+    basis =
+      "\(threads) threads, a little of its work done in \(Seconds(calibration.seconds)), "
       + "\(MultiplicationBackend.kernelName) kernels"
   }
 
