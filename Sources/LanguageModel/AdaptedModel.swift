@@ -21,6 +21,7 @@ package final class AdaptedModel {
   private let change: Change?
   /// The layers below the first that differs from the base model's.
   let trunk: FrozenTrunk
+  private var lookup = TrunkLookup()
 
   /// Rows of activations computed at a time.
   static let rowsPerBatch = 768
@@ -74,7 +75,8 @@ package final class AdaptedModel {
     let tree = PrefixTree(sequences, sharing: sharesPrefixes)
     decoder.reserve(rows: tree.batch.rowCount, positions: tree.batch.longestPath)
     decoder.forwardTrunk(
-      tree, of: sequences, items: items, sharing: sharesPrefixes, keeping: false, trunk: trunk)
+      tree, of: sequences, items: items, sharing: sharesPrefixes, keeping: false, trunk: trunk,
+      lookup: &lookup)
     decoder.forward(tree.batch, layers: trunk.depth..<base.configuration.layerCount)
     decoder.finish(rows: tree.batch.rowCount)
     return tree
