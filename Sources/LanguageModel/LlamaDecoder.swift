@@ -24,6 +24,8 @@ final class LlamaDecoder {
   let keptLayers: Range<Int>
   private(set) var workspace: DecoderWorkspace
   private(set) var table: RotaryTable
+  /// Memory of a product's addends, used again by the next one.
+  private var addends: [ProductAddend] = []
 
   /// Rows of logits computed at a time unless asked otherwise.
   static let defaultHeadRows = 256
@@ -273,28 +275,29 @@ final class LlamaDecoder {
     let weight = projection.weight
     let input = Matrix(x, rows: rows, columns: weight.columns)
     let output = MutableMatrix(out, rows: rows, columns: weight.rows)
-    if let base, base != out { out.update(from: base, count: rows * weight.rows) }
-    if let compressed = projection.compressed {
-      pool.multiply(input, compressed, into: output, accumulating: base != nil)
-    } else {
-      pool.multiply(input, weight, transposingB: true, into: output, accumulating: base != nil)
-    }
-    guard let lowRank, let group = projection.group else { return }
-    let rank = lowRank.layout.configuration.rank
-    let width = group.members.count * rank
-    let product = MutableMatrix(u, rows: rows, columns: width)
-    pool.multiply(
-      input, Matrix(lowRank.base + group.a, rows: width, columns: weight.columns),
-      transposingB: true, into: product)
-    pool.scale(product, by: lowRank.layout.configuration.scale)
-    for (index, member) in group.members.enumerated() {
+    addends.removeAll(keepingCapacity: true)
+    if let lowRank, let group = projection.group {
+      let rank = lowRank.layout.configuration.rank
+      let width = group.members.count * rank
+      let product = MutableMatrix(u, rows: rows, columns: width)
       pool.multiply(
-        Matrix(u + index * rank, rows: rows, columns: rank, stride: width),
-        Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
-        transposingB: true,
-        into: MutableMatrix(
-          out + member.outputColumn, rows: rows, columns: member.outputWidth, stride: weight.rows),
-        accumulating: true)
+        input, Matrix(lowRank.base + group.a, rows: width, columns: weight.columns),
+        transposingB: true, into: product)
+      pool.scale(product, by: lowRank.layout.configuration.scale)
+      for (index, member) in group.members.enumerated() {
+        addends.append(
+          ProductAddend(
+            Matrix(u + index * rank, rows: rows, columns: rank, stride: width),
+            Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
+            transposingB: true, toColumnsFrom: member.outputColumn))
+      }
+    }
+    let start = base.map { UnsafePointer($0) }
+    if let compressed = projection.compressed {
+      pool.multiply(input, compressed, into: output, base: start, adding: addends)
+    } else {
+      pool.multiply(
+        input, weight, transposingB: true, into: output, base: start, adding: addends)
     }
   }
 
@@ -459,31 +462,31 @@ final class LlamaDecoder {
   ) {
     let weight = projection.weight
     let output = Matrix(dy, rows: rows, columns: weight.rows)
-    if let dx {
-      let result = MutableMatrix(dx, rows: rows, columns: weight.columns)
-      if let compressed = projection.compressed {
-        pool.multiplyTransposed(output, compressed, into: result)
-      } else {
-        pool.multiply(output, weight, into: result)
+    addends.removeAll(keepingCapacity: true)
+    if let lowRank, let group = projection.group {
+      let rank = lowRank.layout.configuration.rank
+      let width = group.members.count * rank
+      let du = MutableMatrix(workspace.lowRankGradient, rows: rows, columns: width)
+      for (index, member) in group.members.enumerated() {
+        pool.multiply(
+          Matrix(
+            dy + member.outputColumn, rows: rows, columns: member.outputWidth,
+            stride: weight.rows),
+          Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
+          into: MutableMatrix(du.base + index * rank, rows: rows, columns: rank, stride: width))
       }
+      pool.scale(du, by: lowRank.layout.configuration.scale)
+      addends.append(
+        ProductAddend(
+          Matrix(du.base, rows: rows, columns: width),
+          Matrix(lowRank.base + group.a, rows: width, columns: weight.columns)))
     }
-    guard let lowRank, let group = projection.group else { return }
-    let rank = lowRank.layout.configuration.rank
-    let width = group.members.count * rank
-    let du = MutableMatrix(workspace.lowRankGradient, rows: rows, columns: width)
-    for (index, member) in group.members.enumerated() {
-      pool.multiply(
-        Matrix(
-          dy + member.outputColumn, rows: rows, columns: member.outputWidth, stride: weight.rows),
-        Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
-        into: MutableMatrix(du.base + index * rank, rows: rows, columns: rank, stride: width))
-    }
-    pool.scale(du, by: lowRank.layout.configuration.scale)
-    if let dx {
-      pool.multiply(
-        Matrix(du.base, rows: rows, columns: width),
-        Matrix(lowRank.base + group.a, rows: width, columns: weight.columns),
-        into: MutableMatrix(dx, rows: rows, columns: weight.columns), accumulating: true)
+    guard let dx else { return }
+    let result = MutableMatrix(dx, rows: rows, columns: weight.columns)
+    if let compressed = projection.compressed {
+      pool.multiplyTransposed(output, compressed, into: result, adding: addends)
+    } else {
+      pool.multiply(output, weight, into: result, adding: addends)
     }
   }
 
