@@ -340,7 +340,11 @@ package final class FineTuner {
     targets.removeAll()
     // Items refer to the tree's memory.
     items.removeAll(keepingCapacity: true)
-    tree.pack(sequences.lazy.map(\.tokens), sharing: options.sharesPrefixes)
+    // The last token of a sequence predicts nothing and nobody attends to it: its row would only be
+    // read by the alignment term.
+    tree.pack(
+      sequences.lazy.map(\.tokens), sharing: options.sharesPrefixes,
+      omittingLast: options.alignmentWeight == 0)
     for (index, sequence) in sequences.enumerated() {
       let rows = tree.rows(of: index)
       items.append((rows, sequence.group))

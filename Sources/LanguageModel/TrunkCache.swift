@@ -249,7 +249,8 @@ extension LlamaDecoder {
   /// there. Items that are one sequence each and in the cache's memory cost no allocation.
   ///
   /// - Parameters:
-  ///   - sequences: those that `tree` was packed from, with this `sharing`.
+  ///   - sequences: those that `tree` was packed from, with this `sharing`. The cache has all tokens of
+  ///     a sequence, also where the tree omits the last.
   ///   - items: ranges of sequences whose rows are kept together.
   func forwardTrunk<Sequences: RandomAccessCollection>(
     _ tree: PrefixTree, of sequences: Sequences, items: [Range<Int>], sharing: Bool, keeping: Bool,
@@ -267,12 +268,14 @@ extension LlamaDecoder {
     lookup.removeAll()
     for item in items {
       lookup.addRows(of: tree, item: item)
-      lookup.counts.append(lookup.bounds[lookup.bounds.count - 1].count * width)
-      let key =
-        item.count == 1
-        ? lookup.key(of: sequences[sequences.startIndex + item.lowerBound], in: trunk)
-        : trunk.key(of: tokens(item), sharing: sharing)
-      lookup.keys.append(key)
+      if item.count == 1 {
+        let sequence = sequences[sequences.startIndex + item.lowerBound]
+        lookup.counts.append(sequence.count * width)
+        lookup.keys.append(lookup.key(of: sequence, in: trunk))
+      } else {
+        lookup.counts.append(lookup.bounds[lookup.bounds.count - 1].count * width)
+        lookup.keys.append(trunk.key(of: tokens(item), sharing: sharing))
+      }
     }
     cache.find(lookup.keys, counts: lookup.counts, into: &lookup.found)
     if lookup.found.contains(where: { $0 == nil }) {

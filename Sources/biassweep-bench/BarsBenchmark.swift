@@ -131,7 +131,7 @@ struct BarsBenchmark: ParsableCommand {
     )
     .print()
     let products = StepProducts(
-      weights.configuration, rows: 8 * 64, predictions: 8 * 63, rank: Self.rank)
+      weights.configuration, rows: 8 * 63, predictions: 8 * 63, rank: Self.rank)
     let least = products.measure(pool: pool)
     try Bar(
       what: "share of the ceiling of its matrix products, \(what)",
