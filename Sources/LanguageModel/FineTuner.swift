@@ -96,8 +96,15 @@ package final class FineTuner {
   package convenience init(
     model: LanguageModel, options: FineTuningOptions, pool: ThreadPool, trunkCache: TrunkCache?
   ) throws {
-    try self.init(weights: model.weights, options: options, pool: pool, trunkCache: trunkCache)
+    try self.init(
+      weights: model.weights, options: options, pool: pool, trunkCache: trunkCache,
+      headRows: options.adapter == .full ? LlamaDecoder.defaultHeadRows : Self.frozenHeadRows)
   }
+
+  /// Positions whose logits are computed at a time where the head is not trained, so that their number
+  /// changes no bit. The targets of a step are then mostly one chunk, for which the head is read and
+  /// expanded once forwards and once backwards.
+  private static let frozenHeadRows = 512
 
   /// Trains for all epochs that the options ask for.
   ///
