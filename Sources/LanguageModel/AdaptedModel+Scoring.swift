@@ -107,7 +107,8 @@ extension AdaptedModel {
       logSums.withUnsafeMutableBufferPointer { logSums in
         guard let base = logSums.baseAddress else { return }
         pool.logSumExp(
-          Matrix(logits.base, rows: logits.rows, columns: logits.columns),
+          Matrix(
+            logits.base, rows: logits.rows, columns: logits.columns, stride: logits.stride),
           into: base + range.lowerBound)
       }
       for position in range {

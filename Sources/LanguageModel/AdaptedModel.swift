@@ -119,7 +119,8 @@ package final class AdaptedModel {
   }
 
   /// Logits at every position of the sequences, one sequence after the other, in chunks: `body` gets
-  /// the positions, counted over all sequences, and their logits (chunk, vocabulary).
+  /// the positions, counted over all sequences, and their logits (chunk, vocabulary), whose rows need
+  /// not follow each other at once.
   ///
   /// - Throws: `EvaluationError`.
   package func logits(_ sequences: [[Int32]], _ body: (Range<Int>, Matrix) -> Void) throws {
@@ -127,7 +128,9 @@ package final class AdaptedModel {
     let tree = PrefixTree(sequences, sharing: sharesPrefixes)
     computeHiddenStates(tree, of: sequences, items: sequences.indices.map { $0..<$0 + 1 })
     decoder.logits(of: tree.paths.flatMap { $0 }) { range, logits in
-      body(range, Matrix(logits.base, rows: logits.rows, columns: logits.columns))
+      body(
+        range,
+        Matrix(logits.base, rows: logits.rows, columns: logits.columns, stride: logits.stride))
     }
   }
 

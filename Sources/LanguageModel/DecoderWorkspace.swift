@@ -61,9 +61,13 @@ struct DecoderWorkspace {
   /// (rows, feedForward)
   let activation: UnsafeMutablePointer<Float>
 
-  /// (headRows, hidden), (headRows, vocabulary), (headRows)
+  /// (headRows, hidden)
   let headInput: UnsafeMutablePointer<Float>
+  /// (headRows, vocabulary), rows `logitsStride` apart.
   let logits: UnsafeMutablePointer<Float>
+  /// Rows whose distance is a multiple of 4,096 bytes all fall into the same few lines of the
+  /// first-level cache, and products read and write a dozen of them side by side.
+  let logitsStride: Int
 
   // Gradients; only when layers are kept.
   /// (rows, hidden): with respect to the residual stream.
@@ -147,7 +151,8 @@ struct DecoderWorkspace {
     normScales = cutter.take(rows)
     activation = cutter.take(rows * shape.feedForwardSize)
     headInput = cutter.take(headRows * hidden)
-    logits = cutter.take(headRows * shape.vocabularySize)
+    logitsStride = shape.vocabularySize + (shape.vocabularySize % 1024 == 0 ? 16 : 0)
+    logits = cutter.take(headRows * logitsStride)
     let gradientRows = training ? rows : 0
     streamGradient = cutter.take(gradientRows * hidden)
     normedGradient = cutter.take(gradientRows * hidden)

@@ -29,7 +29,8 @@ extension LlamaDecoder {
       }
       let input = Matrix(workspace.headInput, rows: range.count, columns: hidden)
       let logits = MutableMatrix(
-        workspace.logits, rows: range.count, columns: configuration.vocabularySize)
+        workspace.logits, rows: range.count, columns: configuration.vocabularySize,
+        stride: workspace.logitsStride)
       if reusing {
         precondition(rows.count <= chunk, "\(rows.count) rows of logits are more than a chunk")
       } else if let head = compressedHead {
@@ -92,7 +93,8 @@ extension LlamaDecoder {
             ?? workspace.losses[position]
         }
         guard gradientScale != nil else { return }
-        let gradient = Matrix(logits.base, rows: logits.rows, columns: logits.columns)
+        let gradient = Matrix(
+          logits.base, rows: logits.rows, columns: logits.columns, stride: logits.stride)
         let inputGradient = MutableMatrix(
           workspace.headInputGradient, rows: range.count, columns: hidden)
         if let head = compressedHead {
