@@ -200,11 +200,12 @@ final class LlamaDecoder {
     project(
       Projection(
         self, offsets.gateUp, 2 * configuration.feedForwardSize, hidden, groups?.gateUp,
-        compressed?.gateUp),
+        compressed?.gateUp, outputStride: workspace.gateUpStride),
       workspace.normed, rows: rows, lowRank: own.lowRank.gateUp,
       into: own.gateUp, addingTo: nil)
     pool.swiGLU(
-      own.gateUp, rows: rows, width: configuration.feedForwardSize, into: workspace.activation)
+      own.gateUp, rows: rows, width: configuration.feedForwardSize,
+      stride: workspace.gateUpStride, into: workspace.activation)
     project(
       Projection(
         self, offsets.down, hidden, configuration.feedForwardSize, groups?.down, compressed?.down),
@@ -254,11 +255,14 @@ final class LlamaDecoder {
     let group: LoRALayout.Group?
     /// Expands to `weight`; nil if there is no such form.
     let compressed: CompressedMatrix?
+    /// Floats from one row of the outputs to the next.
+    let outputStride: Int
 
     init(
       _ decoder: LlamaDecoder, _ offset: Int, _ outputs: Int, _ inputs: Int,
-      _ group: LoRALayout.Group?, _ compressed: CompressedMatrix?
+      _ group: LoRALayout.Group?, _ compressed: CompressedMatrix?, outputStride: Int? = nil
     ) {
+      self.outputStride = outputStride ?? outputs
       weight = Matrix(decoder.weights(offset), rows: outputs, columns: inputs)
       self.offset = offset
       self.group = group
@@ -274,7 +278,8 @@ final class LlamaDecoder {
   ) {
     let weight = projection.weight
     let input = Matrix(x, rows: rows, columns: weight.columns)
-    let output = MutableMatrix(out, rows: rows, columns: weight.rows)
+    let output = MutableMatrix(
+      out, rows: rows, columns: weight.rows, stride: projection.outputStride)
     addends.removeAll(keepingCapacity: true)
     if let lowRank, let group = projection.group {
       let rank = lowRank.layout.configuration.rank
@@ -382,13 +387,15 @@ final class LlamaDecoder {
     inputGradient(down, dx, rows: rows, into: workspace.wideGradient)
     let needsActivation = sink.takesWeights || groups?.down != nil
     pool.swiGLUBackward(
-      own.gateUp, rows: rows, width: feedForward, dout: workspace.wideGradient,
+      own.gateUp, rows: rows, width: feedForward, stride: workspace.gateUpStride,
+      dout: workspace.wideGradient,
       recomputing: needsActivation ? workspace.activation : nil)
     parameterGradient(
       down, dx, input: workspace.activation, rows: rows, lowRank: own.lowRank.down, into: sink)
     let needsGateUp = sink.takesWeights || groups?.gateUp != nil
     let gateUp = Projection(
-      self, offsets.gateUp, 2 * feedForward, hidden, groups?.gateUp, compressed?.gateUp)
+      self, offsets.gateUp, 2 * feedForward, hidden, groups?.gateUp, compressed?.gateUp,
+      outputStride: workspace.gateUpStride)
     inputGradient(gateUp, own.gateUp, rows: rows, into: dNormed)
     if needsGateUp {
       norm(own.middle, rows: rows, weight: offsets.feedForwardNorm)
@@ -461,7 +468,7 @@ final class LlamaDecoder {
     into dx: UnsafeMutablePointer<Float>?
   ) {
     let weight = projection.weight
-    let output = Matrix(dy, rows: rows, columns: weight.rows)
+    let output = Matrix(dy, rows: rows, columns: weight.rows, stride: projection.outputStride)
     addends.removeAll(keepingCapacity: true)
     if let lowRank, let group = projection.group {
       let rank = lowRank.layout.configuration.rank
@@ -471,7 +478,7 @@ final class LlamaDecoder {
         pool.multiply(
           Matrix(
             dy + member.outputColumn, rows: rows, columns: member.outputWidth,
-            stride: weight.rows),
+            stride: projection.outputStride),
           Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
           into: MutableMatrix(du.base + index * rank, rows: rows, columns: rank, stride: width))
       }
@@ -501,7 +508,8 @@ final class LlamaDecoder {
     switch sink.kind {
     case .weights:
       pool.multiply(
-        Matrix(dy, rows: rows, columns: weight.rows), transposingA: true, input,
+        Matrix(dy, rows: rows, columns: weight.rows, stride: projection.outputStride),
+        transposingA: true, input,
         into: MutableMatrix(
           sink.gradient(projection.offset), rows: weight.rows, columns: weight.columns),
         accumulating: sink.accumulating)
@@ -524,7 +532,7 @@ final class LlamaDecoder {
           Matrix(u + index * rank, rows: rows, columns: rank, stride: width), transposingA: true,
           Matrix(
             dy + member.outputColumn, rows: rows, columns: member.outputWidth,
-            stride: weight.rows), into: transposed, accumulating: sink.accumulating)
+            stride: projection.outputStride), into: transposed, accumulating: sink.accumulating)
         pool.transpose(transposed, into: gradient)
       }
     }
