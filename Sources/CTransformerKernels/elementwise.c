@@ -139,8 +139,8 @@ void tk_rope(ptrdiff_t rows, ptrdiff_t heads, ptrdiff_t width, float *x, ptrdiff
 
 INLINE v8 sigmoid(v8 x) { return 1.0f / (1.0f + exp_v(-x)); }
 
-void tk_swiglu(ptrdiff_t rows, ptrdiff_t n, const float *gate_up, float *out) {
-  for (ptrdiff_t row = 0; row < rows; row++, gate_up += 2 * n, out += n) {
+void tk_swiglu(ptrdiff_t rows, ptrdiff_t n, const float *gate_up, ptrdiff_t ld, float *out) {
+  for (ptrdiff_t row = 0; row < rows; row++, gate_up += ld, out += n) {
     ptrdiff_t i = 0;
     for (; i + 8 <= n; i += 8) {
       v8 g = load(gate_up + i);
@@ -153,9 +153,9 @@ void tk_swiglu(ptrdiff_t rows, ptrdiff_t n, const float *gate_up, float *out) {
   }
 }
 
-void tk_swiglu_backward(ptrdiff_t rows, ptrdiff_t n, float *gate_up, const float *dout,
-                        float *out) {
-  for (ptrdiff_t row = 0; row < rows; row++, gate_up += 2 * n, dout += n) {
+void tk_swiglu_backward(ptrdiff_t rows, ptrdiff_t n, float *gate_up, ptrdiff_t ld,
+                        const float *dout, float *out) {
+  for (ptrdiff_t row = 0; row < rows; row++, gate_up += ld, dout += n) {
     for (ptrdiff_t i = 0; i < n; i += 8) {
       ptrdiff_t c = n - i < 8 ? n - i : 8;
       int whole = c == 8;

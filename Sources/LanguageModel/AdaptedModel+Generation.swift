@@ -175,6 +175,9 @@ extension AdaptedModel {
       indices.map { prompts[$0] }, sharing: sharesPrefixes, after: added..<added + known)
     var texts: [RunningText] = []
     let paths = tree.paths
+    // Of the last layer's output only what predicts the first tokens is computed.
+    let outputs = Set(paths.map { $0[$0.count - 1] }).sorted()
+    let places = Dictionary(uniqueKeysWithValues: zip(outputs, outputs.indices))
     for (index, path) in zip(indices, paths) {
       let size = layers * KeyValueCache.size(capacity: slots.capacity, heads: heads)
       texts.append(
@@ -182,7 +185,7 @@ extension AdaptedModel {
           index: index, memory: slots.spare.popLast() ?? FloatBuffer(count: size),
           capacity: slots.capacity, limit: positions(of: prompts[index], options),
           random: RandomStream(seed: seeds[index], purpose: "sampling"),
-          position: prompts[index].count, row: path[path.count - 1]))
+          position: prompts[index].count, row: places[path[path.count - 1]]))
     }
     decoder.reserve(rows: max(added + known, Self.mostSlots), positions: slots.capacity)
     var kept = PromptTrunk(
@@ -209,7 +212,7 @@ extension AdaptedModel {
     }
     func compute(_ computed: Range<Int>) {
       decoder.forward(
-        positions: tree.batch.positions, layers: computed, keeping: false
+        positions: tree.batch.positions, layers: computed, keeping: false, outputs: outputs
       ) { layer, queryKeyValue, out in
         if known > 0 {
           beginning.restore(layer: layer, to: queryKeyValue, row: added)
@@ -237,7 +240,7 @@ extension AdaptedModel {
       first = trunk.depth
     }
     compute(first..<layers)
-    decoder.finish(rows: tree.batch.rowCount)
+    decoder.finish(rows: outputs.count)
     return texts
   }
 

@@ -62,7 +62,8 @@ extension AdaptedModel {
       sequences += request.continuations.map { request.prompt + $0.dropLast() }
       return sequences.count - request.continuations.count..<sequences.count
     }
-    let paths = computeHiddenStates(sequences, items: items).paths
+    let tree = PrefixTree(sequences, sharing: sharesPrefixes)
+    let paths = tree.paths
 
     // Which tokens are asked for at which row; rows in order, each once.
     struct Question {
@@ -101,11 +102,13 @@ extension AdaptedModel {
 
     var answers = [Double](repeating: 0, count: answerCount)
     var logSums = [Double](repeating: 0, count: rows.count)
-    decoder.logits(of: rows) { range, logits in
+    computeHiddenStates(tree, of: sequences, items: items, outputs: rows)
+    decoder.logits(of: Array(rows.indices)) { range, logits in
       logSums.withUnsafeMutableBufferPointer { logSums in
         guard let base = logSums.baseAddress else { return }
         pool.logSumExp(
-          Matrix(logits.base, rows: logits.rows, columns: logits.columns),
+          Matrix(
+            logits.base, rows: logits.rows, columns: logits.columns, stride: logits.stride),
           into: base + range.lowerBound)
       }
       for position in range {

@@ -21,6 +21,7 @@ package final class AdaptedModel {
   private let change: Change?
   /// The layers below the first that differs from the base model's.
   let trunk: FrozenTrunk
+  private var lookup = TrunkLookup()
 
   /// Rows of activations computed at a time.
   static let rowsPerBatch = 768
@@ -67,17 +68,22 @@ package final class AdaptedModel {
   }
 
   /// Computes the final hidden states of `sequences` to `decoder.workspace.normed`, in the rows of
-  /// the tree that is returned.
+  /// `tree`.
   ///
-  /// - Parameter items: ranges of sequences that occur together, for the trunk cache.
-  func computeHiddenStates(_ sequences: [[Int32]], items: [Range<Int>]) -> PrefixTree {
-    let tree = PrefixTree(sequences, sharing: sharesPrefixes)
+  /// - Parameters:
+  ///   - tree: made of these sequences and `sharesPrefixes`.
+  ///   - items: ranges of sequences that occur together, for the trunk cache.
+  ///   - outputs: rising rows that will be read, which then lie one after the other; nil for all.
+  func computeHiddenStates(
+    _ tree: PrefixTree, of sequences: [[Int32]], items: [Range<Int>], outputs: [Int]? = nil
+  ) {
     decoder.reserve(rows: tree.batch.rowCount, positions: tree.batch.longestPath)
     decoder.forwardTrunk(
-      tree, of: sequences, items: items, sharing: sharesPrefixes, keeping: false, trunk: trunk)
-    decoder.forward(tree.batch, layers: trunk.depth..<base.configuration.layerCount)
-    decoder.finish(rows: tree.batch.rowCount)
-    return tree
+      tree, of: sequences, items: items, sharing: sharesPrefixes, keeping: false, trunk: trunk,
+      lookup: &lookup)
+    decoder.forward(
+      tree.batch, layers: trunk.depth..<base.configuration.layerCount, outputs: outputs)
+    decoder.finish(rows: outputs?.count ?? tree.batch.rowCount)
   }
 
   /// Mean of the final hidden states over the tokens of each sequence: (hidden size) floats each.
@@ -95,8 +101,9 @@ package final class AdaptedModel {
     means.reserveCapacity(sequences.count)
     for range in batches(of: sequences.map(\.count)) {
       if shouldStop() { throw EvaluationError.cancelled }
-      let tree = computeHiddenStates(
-        Array(sequences[range]), items: (0..<range.count).map { $0..<$0 + 1 })
+      let part = Array(sequences[range])
+      let tree = PrefixTree(part, sharing: sharesPrefixes)
+      computeHiddenStates(tree, of: part, items: part.indices.map { $0..<$0 + 1 })
       for path in tree.paths {
         var mean = [Float](repeating: 0, count: width)
         for row in path {
@@ -112,14 +119,18 @@ package final class AdaptedModel {
   }
 
   /// Logits at every position of the sequences, one sequence after the other, in chunks: `body` gets
-  /// the positions, counted over all sequences, and their logits (chunk, vocabulary).
+  /// the positions, counted over all sequences, and their logits (chunk, vocabulary), whose rows need
+  /// not follow each other at once.
   ///
   /// - Throws: `EvaluationError`.
   package func logits(_ sequences: [[Int32]], _ body: (Range<Int>, Matrix) -> Void) throws {
     for (index, sequence) in sequences.enumerated() { try check(sequence, index: index) }
-    let tree = computeHiddenStates(sequences, items: sequences.indices.map { $0..<$0 + 1 })
+    let tree = PrefixTree(sequences, sharing: sharesPrefixes)
+    computeHiddenStates(tree, of: sequences, items: sequences.indices.map { $0..<$0 + 1 })
     decoder.logits(of: tree.paths.flatMap { $0 }) { range, logits in
-      body(range, Matrix(logits.base, rows: logits.rows, columns: logits.columns))
+      body(
+        range,
+        Matrix(logits.base, rows: logits.rows, columns: logits.columns, stride: logits.stride))
     }
   }
 

@@ -14,7 +14,7 @@ struct LayerActivations {
   var attention: UnsafeMutablePointer<Float>
   /// (rows, hidden): the residual stream between attention and feed-forward.
   var middle: UnsafeMutablePointer<Float>
-  /// (rows, 2 · feedForward)
+  /// (rows, 2 · feedForward), rows `DecoderWorkspace.gateUpStride` apart.
   var gateUp: UnsafeMutablePointer<Float>
   /// (rows, members · rank) for each adapted group: scale · A x.
   var lowRank: LowRankActivations
@@ -61,9 +61,20 @@ struct DecoderWorkspace {
   /// (rows, feedForward)
   let activation: UnsafeMutablePointer<Float>
 
-  /// (headRows, hidden), (headRows, vocabulary), (headRows)
+  /// (headRows, hidden)
   let headInput: UnsafeMutablePointer<Float>
+  /// (headRows, vocabulary), rows `logitsStride` apart.
   let logits: UnsafeMutablePointer<Float>
+  let logitsStride: Int
+  /// Floats from one row of `LayerActivations.gateUp` to the next.
+  let gateUpStride: Int
+
+  /// Rows whose distance is a multiple of 4,096 bytes all fall into the same few lines of the
+  /// first-level cache, and products read and write a dozen of them side by side: such rows are a
+  /// line further apart.
+  private static func distance(ofRows columns: Int) -> Int {
+    columns + (columns % 1024 == 0 ? 16 : 0)
+  }
 
   // Gradients; only when layers are kept.
   /// (rows, hidden): with respect to the residual stream.
@@ -100,6 +111,8 @@ struct DecoderWorkspace {
     let queryKeyValueWidth = shape.queryWidth + 2 * shape.keyValueWidth
     let rank = plan.lora?.configuration.rank ?? 0
     let training = !plan.keptLayers.isEmpty
+    let gateUpStride = Self.distance(ofRows: 2 * shape.feedForwardSize)
+    self.gateUpStride = gateUpStride
     var cutter = RegionCutter(base: region?.base)
 
     func layer(
@@ -115,7 +128,7 @@ struct DecoderWorkspace {
           training && shape.normalizesHeads ? rows * (shape.queryWidth + shape.keyValueWidth) : 0),
         attention: cutter.take(rows * shape.queryWidth),
         middle: separateMiddle ? cutter.take(rows * hidden) : input,
-        gateUp: cutter.take(rows * 2 * shape.feedForwardSize),
+        gateUp: cutter.take(rows * gateUpStride),
         lowRank: LowRankActivations(
           queryKeyValue: lowRank(groups?.queryKeyValue), output: lowRank(groups?.output),
           gateUp: lowRank(groups?.gateUp), down: lowRank(groups?.down)))
@@ -147,7 +160,8 @@ struct DecoderWorkspace {
     normScales = cutter.take(rows)
     activation = cutter.take(rows * shape.feedForwardSize)
     headInput = cutter.take(headRows * hidden)
-    logits = cutter.take(headRows * shape.vocabularySize)
+    logitsStride = Self.distance(ofRows: shape.vocabularySize)
+    logits = cutter.take(headRows * logitsStride)
     let gradientRows = training ? rows : 0
     streamGradient = cutter.take(gradientRows * hidden)
     normedGradient = cutter.take(gradientRows * hidden)

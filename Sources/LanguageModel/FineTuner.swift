@@ -35,6 +35,11 @@ package final class FineTuner {
   private var tree = PrefixTree()
   private var targets = PredictionTargets()
   private var items: [GroupAlignment.Item] = []
+  private var alignmentMemory = GroupAlignment.Memory()
+  private var trunkItems: [Range<Int>] = []
+  private var trunkLookup = TrunkLookup()
+  private var targetLosses: [Double] = []
+  private var targetWeights: [Float] = []
   private var outputs: [Int] = []
   private var placeOfRow: [Int] = []
 
@@ -91,8 +96,15 @@ package final class FineTuner {
   package convenience init(
     model: LanguageModel, options: FineTuningOptions, pool: ThreadPool, trunkCache: TrunkCache?
   ) throws {
-    try self.init(weights: model.weights, options: options, pool: pool, trunkCache: trunkCache)
+    try self.init(
+      weights: model.weights, options: options, pool: pool, trunkCache: trunkCache,
+      headRows: options.adapter == .full ? LlamaDecoder.defaultHeadRows : Self.frozenHeadRows)
   }
+
+  /// Positions whose logits are computed at a time where the head is not trained, so that their number
+  /// changes no bit. The targets of a step are then mostly one chunk, for which the head is read and
+  /// expanded once forwards and once backwards.
+  private static let frozenHeadRows = 512
 
   /// Trains for all epochs that the options ask for.
   ///
@@ -247,6 +259,9 @@ package final class FineTuner {
     let perPart =
       (options.batchSize + options.accumulationSteps - 1) / options.accumulationSteps
     decoder.reserve(rows: lengths.prefix(perPart).reduce(0, +), positions: lengths.first ?? 0)
+    if trunk.cache != nil {
+      for sequence in sequences { trunkLookup.key(of: sequence.tokens, in: trunk) }
+    }
   }
 
   private func accumulateGradients(
@@ -259,23 +274,21 @@ package final class FineTuner {
     let sink = LlamaDecoder.GradientSink(
       kind: changed.map { .weights($0.range) } ?? .lowRank, base: trainable.gradients.base,
       accumulating: accumulating)
+    trunkItems.removeAll(keepingCapacity: true)
+    for index in 0..<sequences.count { trunkItems.append(index..<index + 1) }
     decoder.forwardTrunk(
-      tree, of: sequences.lazy.map(\.tokens),
-      // Only a cache asks for them.
-      items: trunk.cache == nil
-        ? []
-        : sequences.indices.map { index in
-          index - sequences.startIndex..<index - sequences.startIndex + 1
-        }, sharing: options.sharesPrefixes, keeping: true, trunk: trunk)
+      tree, of: sequences.lazy.map(\.tokens), items: trunkItems, sharing: options.sharesPrefixes,
+      keeping: true, trunk: trunk, lookup: &trunkLookup)
     // The alignment term reads every row, the cross-entropy only those that predict.
     let outputs = options.alignmentWeight > 0 ? nil : predictingRows(of: batch.rowCount)
     let outputCount = outputs?.count ?? batch.rowCount
     decoder.forward(
       batch, layers: trunk.depth..<base.configuration.layerCount, keeping: true, outputs: outputs)
     decoder.finish(rows: outputCount)
+    let hasLogits = weighTargets(of: sequences)
     var loss =
       decoder.crossEntropy(
-        targets, rows: outputCount, weights: targetWeights(sequences),
+        targets, rows: outputCount, weights: targetWeights, reusingLogits: hasLogits,
         gradientScale: crossEntropyScale, into: sink)
       * Double(crossEntropyScale)
     if options.alignmentWeight > 0 {
@@ -283,7 +296,7 @@ package final class FineTuner {
         alignment.apply(
           items: items, hidden: decoder.workspace.normed, width: base.configuration.hiddenSize,
           gradient: decoder.workspace.hiddenGradient, gradientScale: alignmentScale,
-          updating: updatingRunningMeans) * Double(alignmentScale)
+          updating: updatingRunningMeans, memory: &alignmentMemory) * Double(alignmentScale)
     }
     decoder.finishBackward(rows: outputCount, into: sink)
     decoder.backward(batch, outputs: outputs, into: sink)
@@ -307,32 +320,38 @@ package final class FineTuner {
     return outputs
   }
 
-  /// The weight of each of `targets`, now that the final hidden states are there; empty if all
-  /// are 1.
-  private func targetWeights(_ sequences: ArraySlice<TrainingSequence>) -> [Float] {
-    guard options.reweightingExponent > 0 else { return [] }
-    let losses = decoder.tokenLosses(targets)
-    var weights: [Float] = []
-    weights.reserveCapacity(losses.count)
+  /// Works out the weight of each of `targets`, now that the final hidden states are there; none if
+  /// all are 1.
+  ///
+  /// - Returns: whether the logits of the targets stand in the decoder's workspace.
+  private func weighTargets(of sequences: ArraySlice<TrainingSequence>) -> Bool {
+    targetWeights.removeAll(keepingCapacity: true)
+    guard options.reweightingExponent > 0 else { return false }
+    let hasLogits = decoder.tokenLosses(targets, into: &targetLosses)
     for sequence in sequences {
+      let first = targetWeights.count
       let count = sequence.targetCount
-      let own = losses[weights.count..<weights.count + count]
-      let weight =
-        sequence.group == .original
-        ? 1
-        : LossReweighting.weight(
-          meanLoss: own.reduce(0, +) / Double(max(1, count)),
-          exponent: options.reweightingExponent)
-      weights += Array(repeating: weight, count: count)
+      var weight: Float = 1
+      if sequence.group == .augmented {
+        var sum = 0.0
+        for index in first..<first + count { sum += targetLosses[index] }
+        weight = LossReweighting.weight(
+          meanLoss: sum / Double(max(1, count)), exponent: options.reweightingExponent)
+      }
+      for _ in 0..<count { targetWeights.append(weight) }
     }
-    return weights
+    return hasLogits
   }
 
   private func pack(_ sequences: ArraySlice<TrainingSequence>) {
     targets.removeAll()
     // Items refer to the tree's memory.
     items.removeAll(keepingCapacity: true)
-    tree.pack(sequences.lazy.map(\.tokens), sharing: options.sharesPrefixes)
+    // The last token of a sequence predicts nothing and nobody attends to it: its row would only be
+    // read by the alignment term.
+    tree.pack(
+      sequences.lazy.map(\.tokens), sharing: options.sharesPrefixes,
+      omittingLast: options.alignmentWeight == 0)
     for (index, sequence) in sequences.enumerated() {
       let rows = tree.rows(of: index)
       items.append((rows, sequence.group))

@@ -43,9 +43,11 @@ extension FineTuner {
     ] { to.base.update(from: from.base, count: from.count) }
     state.step = step
     state.tokens = tokens
-    state.losses = losses
-    state.originalMean = alignment.originalMean
-    state.augmentedMean = alignment.augmentedMean
+    // Copies: a step changes its arrays in place, which is only possible while nobody shares them.
+    state.losses.removeAll(keepingCapacity: true)
+    state.losses.append(contentsOf: losses)
+    state.originalMean = alignment.originalMean?.map { $0 }
+    state.augmentedMean = alignment.augmentedMean?.map { $0 }
   }
 
   /// Goes to a state that a fine-tune of the same identity was in; training goes on from there with

@@ -24,88 +24,130 @@ struct GroupAlignment: Sendable, Hashable {
   /// An item of a batch: its rows, which it may share with others, and its group.
   typealias Item = (rows: ArraySlice<Range<Int>>, group: Group)
 
+  /// Memory of `apply`, used again by each call.
+  struct Memory {
+    /// Means over the items of a batch.
+    fileprivate var original: [Float] = []
+    fileprivate var augmented: [Float] = []
+    /// m_o − m_a
+    fileprivate var difference: [Float] = []
+  }
+
   /// Value of the term for the items of a batch, whose final hidden states are `hidden`
   /// (rows, width); adds its gradient times `gradientScale` to `gradient` (rows, width), if given.
   ///
   /// With `updating`, the running means take in the batch afterwards.
   mutating func apply(
     items: [Item], hidden: UnsafePointer<Float>, width: Int,
-    gradient: UnsafeMutablePointer<Float>?, gradientScale: Float = 1, updating: Bool = true
+    gradient: UnsafeMutablePointer<Float>?, gradientScale: Float = 1, updating: Bool = true,
+    memory: inout Memory
   ) -> Double {
-    let original = Part(items, .original, running: originalMean, hidden: hidden, width: width)
-    let augmented = Part(items, .augmented, running: augmentedMean, hidden: hidden, width: width)
-    if updating {
-      originalMean = original.updatedRunningMean
-      augmentedMean = augmented.updatedRunningMean
-    }
-    guard let first = original.mean, let second = augmented.mean else { return 0 }
-    let difference = zip(first, second).map { $0 - $1 }
-    let value = difference.reduce(0.0) { $0 + Double($1) * Double($1) }
-    if let gradient {
-      for (part, sign) in [(original, Float(1)), (augmented, Float(-1))] {
-        for rows in part.items {
-          let count = rows.reduce(0) { $0 + $1.count }
-          let factor = sign * 2 * weight * gradientScale / (part.denominator * Float(count))
-          for row in rows.joined() {
-            let to = gradient + row * width
-            for column in 0..<width { to[column] += factor * difference[column] }
-          }
-        }
+    let original = Part(
+      items, .original, hasRunning: originalMean != nil, hidden: hidden, width: width,
+      mean: &memory.original)
+    let augmented = Part(
+      items, .augmented, hasRunning: augmentedMean != nil, hidden: hidden, width: width,
+      mean: &memory.augmented)
+    let isDefined = original.hasMean && augmented.hasMean
+    if isDefined {
+      memory.difference.removeAll(keepingCapacity: true)
+      for column in 0..<width {
+        memory.difference.append(
+          original.mean(column, batch: memory.original, running: originalMean)
+            - augmented.mean(column, batch: memory.augmented, running: augmentedMean))
       }
     }
+    if updating {
+      original.update(&originalMean, with: memory.original)
+      augmented.update(&augmentedMean, with: memory.augmented)
+    }
+    guard isDefined else { return 0 }
+    if let gradient {
+      // Groups one after the other: items of both may share rows.
+      original.addGradient(
+        items, .original, 2 * weight * gradientScale, memory.difference, to: gradient)
+      augmented.addGradient(
+        items, .augmented, -2 * weight * gradientScale, memory.difference, to: gradient)
+    }
+    let value = memory.difference.reduce(0.0) { $0 + Double($1) * Double($1) }
     return Double(weight) * value
+  }
+
+  private static func rowCount(_ rows: ArraySlice<Range<Int>>) -> Int {
+    rows.reduce(0) { $0 + $1.count }
   }
 
   /// One group's share in a batch.
   private struct Part {
-    let items: [ArraySlice<Range<Int>>]
-    /// Mean of φ over `items`; nil if there are none.
-    let batchMean: [Float]?
-    let running: [Float]?
+    let itemCount: Int
+    let hasRunning: Bool
 
+    /// Writes the mean of φ over the group's items to `mean`, if there are any.
     init(
-      _ all: [Item], _ group: Group, running: [Float]?,
-      hidden: UnsafePointer<Float>, width: Int
+      _ items: [Item], _ group: Group, hasRunning: Bool, hidden: UnsafePointer<Float>, width: Int,
+      mean: inout [Float]
     ) {
-      items = all.filter { $0.group == group }.map(\.rows)
-      self.running = running
-      guard !items.isEmpty else {
-        batchMean = nil
-        return
-      }
-      var mean = [Float](repeating: 0, count: width)
-      for rows in items {
-        let count = rows.reduce(0) { $0 + $1.count }
-        let share = 1 / (Float(items.count) * Float(count))
-        for row in rows.joined() {
+      itemCount = items.count(where: { $0.group == group })
+      self.hasRunning = hasRunning
+      mean.removeAll(keepingCapacity: true)
+      guard itemCount > 0 else { return }
+      for _ in 0..<width { mean.append(0) }
+      for item in items where item.group == group {
+        let share = 1 / (Float(itemCount) * Float(GroupAlignment.rowCount(item.rows)))
+        for row in item.rows.joined() {
           for column in 0..<width { mean[column] += share * hidden[row * width + column] }
         }
       }
-      batchMean = mean
     }
 
     /// Weight of the running mean, in items.
     private var filling: Float {
-      running == nil ? 0 : Float(max(0, GroupAlignment.itemsEnough - items.count))
+      hasRunning ? Float(max(0, GroupAlignment.itemsEnough - itemCount)) : 0
     }
 
-    var denominator: Float { Float(items.count) + filling }
+    var denominator: Float { Float(itemCount) + filling }
 
-    /// m of the group; nil while no item of it was seen.
-    var mean: [Float]? {
-      guard let batchMean else { return running }
-      guard let running, filling > 0 else { return batchMean }
-      return zip(batchMean, running).map {
-        (Float(items.count) * $0 + filling * $1) / denominator
+    /// Whether an item of the group was ever seen.
+    var hasMean: Bool { itemCount > 0 || hasRunning }
+
+    /// An element of m of the group.
+    func mean(_ column: Int, batch: [Float], running: [Float]?) -> Float {
+      guard let running else { return batch[column] }
+      if itemCount == 0 { return running[column] }
+      if filling == 0 { return batch[column] }
+      return (Float(itemCount) * batch[column] + filling * running[column]) / denominator
+    }
+
+    /// Adds the gradient of `scale` / 2 · ‖difference‖² through the group's mean.
+    func addGradient(
+      _ items: [Item], _ group: Group, _ scale: Float, _ difference: [Float],
+      to gradient: UnsafeMutablePointer<Float>
+    ) {
+      let width = difference.count
+      for item in items where item.group == group {
+        let factor = scale / (denominator * Float(GroupAlignment.rowCount(item.rows)))
+        for row in item.rows.joined() {
+          let to = gradient + row * width
+          for column in 0..<width { to[column] += factor * difference[column] }
+        }
       }
     }
 
-    var updatedRunningMean: [Float]? {
-      guard let batchMean else { return running }
-      guard let running else { return batchMean }
-      return zip(running, batchMean).map {
-        GroupAlignment.inertia * $0 + (1 - GroupAlignment.inertia) * $1
+    /// Takes the batch's mean into the running one.
+    func update(_ running: inout [Float]?, with batch: [Float]) {
+      guard itemCount > 0 else { return }
+      guard var mean = running else {
+        // A copy: the batch's memory is used again.
+        running = batch.map { $0 }
+        return
       }
+      // Taken out, so that it is changed in place.
+      running = nil
+      for column in batch.indices {
+        mean[column] =
+          GroupAlignment.inertia * mean[column] + (1 - GroupAlignment.inertia) * batch[column]
+      }
+      running = mean
     }
   }
 }

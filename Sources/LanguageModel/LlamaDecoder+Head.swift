@@ -16,7 +16,9 @@ struct PredictionTargets {
 extension LlamaDecoder {
   /// Logits of chosen rows of `workspace.normed`, chunk by chunk: `body` gets the positions in `rows`
   /// that a chunk covers, and their logits (chunk, vocabulary) in `workspace.logits`.
-  func logits(of rows: [Int], _ body: (Range<Int>, MutableMatrix) -> Void) {
+  ///
+  /// - Parameter reusing: whether the logits of just these rows, in one chunk, are there already.
+  func logits(of rows: [Int], reusing: Bool = false, _ body: (Range<Int>, MutableMatrix) -> Void) {
     let hidden = configuration.hiddenSize
     let chunk = workspace.headRows
     for first in stride(from: 0, to: rows.count, by: chunk) {
@@ -27,8 +29,11 @@ extension LlamaDecoder {
       }
       let input = Matrix(workspace.headInput, rows: range.count, columns: hidden)
       let logits = MutableMatrix(
-        workspace.logits, rows: range.count, columns: configuration.vocabularySize)
-      if let head = compressedHead {
+        workspace.logits, rows: range.count, columns: configuration.vocabularySize,
+        stride: workspace.logitsStride)
+      if reusing {
+        precondition(rows.count <= chunk, "\(rows.count) rows of logits are more than a chunk")
+      } else if let head = compressedHead {
         pool.multiply(input, head, into: logits)
       } else {
         pool.multiply(input, headWeights, transposingB: true, into: logits)
@@ -43,10 +48,11 @@ extension LlamaDecoder {
       columns: configuration.hiddenSize)
   }
 
-  /// Cross-entropy of each of `targets`, in nats.
-  func tokenLosses(_ targets: PredictionTargets) -> [Double] {
-    var losses: [Double] = []
-    losses.reserveCapacity(targets.rows.count)
+  /// Cross-entropy of each of `targets`, in nats, into memory that is used again.
+  ///
+  /// - Returns: whether the targets were one chunk, so that `crossEntropy` can use their logits again.
+  func tokenLosses(_ targets: PredictionTargets, into losses: inout [Double]) -> Bool {
+    losses.removeAll(keepingCapacity: true)
     targets.tokens.withUnsafeBufferPointer { tokens in
       logits(of: targets.rows) { range, logits in
         guard let tokenBase = tokens.baseAddress else { return }
@@ -56,42 +62,39 @@ extension LlamaDecoder {
         for position in 0..<range.count { losses.append(workspace.losses[position]) }
       }
     }
-    return losses
+    return targets.rows.count <= workspace.headRows
   }
 
   /// Sum of the cross-entropies of `targets`, in nats. Unless `gradientScale` is nil, writes the
   /// gradient of this sum times the scale with respect to the final hidden states to
   /// `workspace.hiddenGradient`, and that of the head to `sink` if it is trained.
   ///
-  /// - Parameter weights: of each target in the sum, constants in the gradient; empty for 1.
+  /// - Parameters:
+  ///   - weights: of each target in the sum, constants in the gradient; empty for 1.
+  ///   - reusingLogits: what `tokenLosses` of the same targets returned just before.
   func crossEntropy(
-    _ targets: PredictionTargets, rows: Int, weights: [Float] = [], gradientScale: Float? = nil,
-    into sink: GradientSink? = nil
+    _ targets: PredictionTargets, rows: Int, weights: [Float] = [], reusingLogits: Bool = false,
+    gradientScale: Float? = nil, into sink: GradientSink? = nil
   ) -> Double {
     let hidden = configuration.hiddenSize
     if gradientScale != nil {
       workspace.hiddenGradient.update(repeating: 0, count: rows * hidden)
     }
     var sum = 0.0
-    targets.tokens.withUnsafeBufferPointer { tokens in
-      logits(of: targets.rows) { range, logits in
-        guard let tokenBase = tokens.baseAddress else { return }
+    withTokensAndWeights(targets, weights) { tokens, weights in
+      logits(of: targets.rows, reusing: reusingLogits) { range, logits in
+        let weights = weights.map { $0 + range.lowerBound }
         pool.crossEntropy(
-          logits, targets: tokenBase + range.lowerBound, losses: workspace.losses,
-          gradientScale: gradientScale)
+          logits, targets: tokens + range.lowerBound, losses: workspace.losses,
+          gradientScale: gradientScale, weights: weights)
         for position in 0..<range.count {
           sum +=
-            weights.isEmpty
-            ? workspace.losses[position]
-            : Double(weights[range.lowerBound + position]) * workspace.losses[position]
+            weights.map { Double($0[position]) * workspace.losses[position] }
+            ?? workspace.losses[position]
         }
         guard gradientScale != nil else { return }
-        for (position, weight) in zip(0..<range.count, weights.dropFirst(range.lowerBound))
-        where weight != 1 {
-          let row = logits.base + position * logits.stride
-          for column in 0..<logits.columns { row[column] *= weight }
-        }
-        let gradient = Matrix(logits.base, rows: logits.rows, columns: logits.columns)
+        let gradient = Matrix(
+          logits.base, rows: logits.rows, columns: logits.columns, stride: logits.stride)
         let inputGradient = MutableMatrix(
           workspace.headInputGradient, rows: range.count, columns: hidden)
         if let head = compressedHead {
@@ -115,6 +118,22 @@ extension LlamaDecoder {
       }
     }
     return sum
+  }
+
+  /// Calls `body` with the tokens of `targets`, unless there are none, and their weights, if any.
+  private func withTokensAndWeights(
+    _ targets: PredictionTargets, _ weights: [Float],
+    _ body: (UnsafePointer<Int32>, UnsafePointer<Float>?) -> Void
+  ) {
+    precondition(
+      weights.isEmpty || weights.count == targets.tokens.count,
+      "\(weights.count) weights for \(targets.tokens.count) targets")
+    targets.tokens.withUnsafeBufferPointer { tokens in
+      weights.withUnsafeBufferPointer { weights in
+        guard let base = tokens.baseAddress else { return }
+        body(base, weights.isEmpty ? nil : weights.baseAddress)
+      }
+    }
   }
 
   /// From `workspace.hiddenGradient` to `workspace.streamGradient`: backwards through the final

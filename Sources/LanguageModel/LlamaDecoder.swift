@@ -24,6 +24,8 @@ final class LlamaDecoder {
   let keptLayers: Range<Int>
   private(set) var workspace: DecoderWorkspace
   private(set) var table: RotaryTable
+  /// Memory of a product's addends, used again by the next one.
+  private var addends: [ProductAddend] = []
 
   /// Rows of logits computed at a time unless asked otherwise.
   static let defaultHeadRows = 256
@@ -198,11 +200,12 @@ final class LlamaDecoder {
     project(
       Projection(
         self, offsets.gateUp, 2 * configuration.feedForwardSize, hidden, groups?.gateUp,
-        compressed?.gateUp),
+        compressed?.gateUp, outputStride: workspace.gateUpStride),
       workspace.normed, rows: rows, lowRank: own.lowRank.gateUp,
       into: own.gateUp, addingTo: nil)
     pool.swiGLU(
-      own.gateUp, rows: rows, width: configuration.feedForwardSize, into: workspace.activation)
+      own.gateUp, rows: rows, width: configuration.feedForwardSize,
+      stride: workspace.gateUpStride, into: workspace.activation)
     project(
       Projection(
         self, offsets.down, hidden, configuration.feedForwardSize, groups?.down, compressed?.down),
@@ -252,11 +255,14 @@ final class LlamaDecoder {
     let group: LoRALayout.Group?
     /// Expands to `weight`; nil if there is no such form.
     let compressed: CompressedMatrix?
+    /// Floats from one row of the outputs to the next.
+    let outputStride: Int
 
     init(
       _ decoder: LlamaDecoder, _ offset: Int, _ outputs: Int, _ inputs: Int,
-      _ group: LoRALayout.Group?, _ compressed: CompressedMatrix?
+      _ group: LoRALayout.Group?, _ compressed: CompressedMatrix?, outputStride: Int? = nil
     ) {
+      self.outputStride = outputStride ?? outputs
       weight = Matrix(decoder.weights(offset), rows: outputs, columns: inputs)
       self.offset = offset
       self.group = group
@@ -272,29 +278,31 @@ final class LlamaDecoder {
   ) {
     let weight = projection.weight
     let input = Matrix(x, rows: rows, columns: weight.columns)
-    let output = MutableMatrix(out, rows: rows, columns: weight.rows)
-    if let base, base != out { out.update(from: base, count: rows * weight.rows) }
-    if let compressed = projection.compressed {
-      pool.multiply(input, compressed, into: output, accumulating: base != nil)
-    } else {
-      pool.multiply(input, weight, transposingB: true, into: output, accumulating: base != nil)
-    }
-    guard let lowRank, let group = projection.group else { return }
-    let rank = lowRank.layout.configuration.rank
-    let width = group.members.count * rank
-    let product = MutableMatrix(u, rows: rows, columns: width)
-    pool.multiply(
-      input, Matrix(lowRank.base + group.a, rows: width, columns: weight.columns),
-      transposingB: true, into: product)
-    pool.scale(product, by: lowRank.layout.configuration.scale)
-    for (index, member) in group.members.enumerated() {
+    let output = MutableMatrix(
+      out, rows: rows, columns: weight.rows, stride: projection.outputStride)
+    addends.removeAll(keepingCapacity: true)
+    if let lowRank, let group = projection.group {
+      let rank = lowRank.layout.configuration.rank
+      let width = group.members.count * rank
+      let product = MutableMatrix(u, rows: rows, columns: width)
       pool.multiply(
-        Matrix(u + index * rank, rows: rows, columns: rank, stride: width),
-        Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
-        transposingB: true,
-        into: MutableMatrix(
-          out + member.outputColumn, rows: rows, columns: member.outputWidth, stride: weight.rows),
-        accumulating: true)
+        input, Matrix(lowRank.base + group.a, rows: width, columns: weight.columns),
+        transposingB: true, into: product)
+      pool.scale(product, by: lowRank.layout.configuration.scale)
+      for (index, member) in group.members.enumerated() {
+        addends.append(
+          ProductAddend(
+            Matrix(u + index * rank, rows: rows, columns: rank, stride: width),
+            Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
+            transposingB: true, toColumnsFrom: member.outputColumn))
+      }
+    }
+    let start = base.map { UnsafePointer($0) }
+    if let compressed = projection.compressed {
+      pool.multiply(input, compressed, into: output, base: start, adding: addends)
+    } else {
+      pool.multiply(
+        input, weight, transposingB: true, into: output, base: start, adding: addends)
     }
   }
 
@@ -379,13 +387,15 @@ final class LlamaDecoder {
     inputGradient(down, dx, rows: rows, into: workspace.wideGradient)
     let needsActivation = sink.takesWeights || groups?.down != nil
     pool.swiGLUBackward(
-      own.gateUp, rows: rows, width: feedForward, dout: workspace.wideGradient,
+      own.gateUp, rows: rows, width: feedForward, stride: workspace.gateUpStride,
+      dout: workspace.wideGradient,
       recomputing: needsActivation ? workspace.activation : nil)
     parameterGradient(
       down, dx, input: workspace.activation, rows: rows, lowRank: own.lowRank.down, into: sink)
     let needsGateUp = sink.takesWeights || groups?.gateUp != nil
     let gateUp = Projection(
-      self, offsets.gateUp, 2 * feedForward, hidden, groups?.gateUp, compressed?.gateUp)
+      self, offsets.gateUp, 2 * feedForward, hidden, groups?.gateUp, compressed?.gateUp,
+      outputStride: workspace.gateUpStride)
     inputGradient(gateUp, own.gateUp, rows: rows, into: dNormed)
     if needsGateUp {
       norm(own.middle, rows: rows, weight: offsets.feedForwardNorm)
@@ -458,32 +468,32 @@ final class LlamaDecoder {
     into dx: UnsafeMutablePointer<Float>?
   ) {
     let weight = projection.weight
-    let output = Matrix(dy, rows: rows, columns: weight.rows)
-    if let dx {
-      let result = MutableMatrix(dx, rows: rows, columns: weight.columns)
-      if let compressed = projection.compressed {
-        pool.multiplyTransposed(output, compressed, into: result)
-      } else {
-        pool.multiply(output, weight, into: result)
+    let output = Matrix(dy, rows: rows, columns: weight.rows, stride: projection.outputStride)
+    addends.removeAll(keepingCapacity: true)
+    if let lowRank, let group = projection.group {
+      let rank = lowRank.layout.configuration.rank
+      let width = group.members.count * rank
+      let du = MutableMatrix(workspace.lowRankGradient, rows: rows, columns: width)
+      for (index, member) in group.members.enumerated() {
+        pool.multiply(
+          Matrix(
+            dy + member.outputColumn, rows: rows, columns: member.outputWidth,
+            stride: projection.outputStride),
+          Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
+          into: MutableMatrix(du.base + index * rank, rows: rows, columns: rank, stride: width))
       }
+      pool.scale(du, by: lowRank.layout.configuration.scale)
+      addends.append(
+        ProductAddend(
+          Matrix(du.base, rows: rows, columns: width),
+          Matrix(lowRank.base + group.a, rows: width, columns: weight.columns)))
     }
-    guard let lowRank, let group = projection.group else { return }
-    let rank = lowRank.layout.configuration.rank
-    let width = group.members.count * rank
-    let du = MutableMatrix(workspace.lowRankGradient, rows: rows, columns: width)
-    for (index, member) in group.members.enumerated() {
-      pool.multiply(
-        Matrix(
-          dy + member.outputColumn, rows: rows, columns: member.outputWidth, stride: weight.rows),
-        Matrix(lowRank.base + member.b, rows: member.outputWidth, columns: rank),
-        into: MutableMatrix(du.base + index * rank, rows: rows, columns: rank, stride: width))
-    }
-    pool.scale(du, by: lowRank.layout.configuration.scale)
-    if let dx {
-      pool.multiply(
-        Matrix(du.base, rows: rows, columns: width),
-        Matrix(lowRank.base + group.a, rows: width, columns: weight.columns),
-        into: MutableMatrix(dx, rows: rows, columns: weight.columns), accumulating: true)
+    guard let dx else { return }
+    let result = MutableMatrix(dx, rows: rows, columns: weight.columns)
+    if let compressed = projection.compressed {
+      pool.multiplyTransposed(output, compressed, into: result, adding: addends)
+    } else {
+      pool.multiply(output, weight, into: result, adding: addends)
     }
   }
 
@@ -498,7 +508,8 @@ final class LlamaDecoder {
     switch sink.kind {
     case .weights:
       pool.multiply(
-        Matrix(dy, rows: rows, columns: weight.rows), transposingA: true, input,
+        Matrix(dy, rows: rows, columns: weight.rows, stride: projection.outputStride),
+        transposingA: true, input,
         into: MutableMatrix(
           sink.gradient(projection.offset), rows: weight.rows, columns: weight.columns),
         accumulating: sink.accumulating)
@@ -521,7 +532,7 @@ final class LlamaDecoder {
           Matrix(u + index * rank, rows: rows, columns: rank, stride: width), transposingA: true,
           Matrix(
             dy + member.outputColumn, rows: rows, columns: member.outputWidth,
-            stride: weight.rows), into: transposed, accumulating: sink.accumulating)
+            stride: projection.outputStride), into: transposed, accumulating: sink.accumulating)
         pool.transpose(transposed, into: gradient)
       }
     }

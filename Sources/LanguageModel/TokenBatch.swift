@@ -101,10 +101,12 @@ struct PrefixTree {
   ///
   /// - Parameters:
   ///   - sharing: without it every sequence has rows of its own, in the given order.
+  ///   - omittingLast: leaves out the last token of each sequence, of which there are two at least.
   ///   - beginning: rows beyond those of this batch, of tokens that all sequences begin with and
   ///     have more of; only with `sharing`.
   mutating func pack<Sequences: RandomAccessCollection>(
-    _ sequences: Sequences, sharing: Bool, after beginning: Range<Int> = 0..<0
+    _ sequences: Sequences, sharing: Bool, omittingLast: Bool = false,
+    after beginning: Range<Int> = 0..<0
   ) where Sequences.Element == [Int32], Sequences.Index == Int {
     precondition(sharing || beginning.isEmpty, "a beginning is shared")
     batch.removeAll()
@@ -116,10 +118,11 @@ struct PrefixTree {
       bounds.append(0..<0)
     }
     func tokens(_ index: Int) -> [Int32] { sequences[sequences.startIndex + index] }
+    let omitted = omittingLast ? 1 : 0
     guard sharing else {
       for index in order {
         bounds[index] = ranges.count..<ranges.count + 1
-        ranges.append(batch.append(tokens(index)[...]))
+        ranges.append(batch.append(tokens(index).dropLast(omitted)))
       }
       return
     }
@@ -130,11 +133,11 @@ struct PrefixTree {
     // In this order a sequence shares most with the one before it.
     var previous: Int?
     for index in order {
-      let own = tokens(index)
+      let own = tokens(index).dropLast(omitted)
       let start = ranges.count
       var shared = 0
       if let previous {
-        let other = tokens(previous)
+        let other = tokens(previous).dropLast(omitted)
         let most = min(own.count, other.count)
         while shared < most, own[shared] == other[shared] { shared += 1 }
         var left = shared

@@ -12,6 +12,17 @@ struct TrunkKey: Hashable, Sendable {
   init(_ digest: SHA256.Digest) {
     words = digest.withUnsafeBytes { $0.loadUnaligned(as: SIMD4<UInt64>.self) }
   }
+
+  // Written out: those of SIMD4 allocate.
+  static func == (left: TrunkKey, right: TrunkKey) -> Bool {
+    left.words[0] == right.words[0] && left.words[1] == right.words[1]
+      && left.words[2] == right.words[2] && left.words[3] == right.words[3]
+  }
+
+  func hash(into hasher: inout Hasher) {
+    // Any part of a digest is as good as all of it.
+    hasher.combine(words[0])
+  }
 }
 
 /// The layers below the first trained one: always the same, so that what they compute can be kept.
@@ -76,9 +87,15 @@ package final class TrunkCache: Sendable {
     package var bytes = 0
   }
 
-  private struct Entry {
+  /// Guarded by the cache's lock. An object, because changing a value inside a dictionary allocates.
+  private final class Entry: @unchecked Sendable {
     let rows: FloatBuffer
     var lastUse: Int
+
+    init(rows: FloatBuffer, lastUse: Int) {
+      self.rows = rows
+      self.lastUse = lastUse
+    }
   }
 
   private struct State {
@@ -105,17 +122,33 @@ package final class TrunkCache: Sendable {
   ///
   /// - Parameter inMemory: whether only the memory is searched.
   func find(_ keys: [TrunkKey], counts: [Int], inMemory: Bool = false) -> [FloatBuffer?] {
-    var found = state.withLock { state in
-      zip(keys, counts).map { key, count -> FloatBuffer? in
+    var found: [FloatBuffer?] = []
+    find(keys, counts: counts, inMemory: inMemory, into: &found)
+    return found
+  }
+
+  /// As above, into memory that is used again: allocates nothing for what is in memory already. An
+  /// entry that is read from the store needs memory of its own, which is what the cache then keeps.
+  func find(
+    _ keys: [TrunkKey], counts: [Int], inMemory: Bool = false, into found: inout [FloatBuffer?]
+  ) {
+    found.removeAll(keepingCapacity: true)
+    var hits = 0
+    state.withLock { state in
+      for (key, count) in zip(keys, counts) {
         state.clock += 1
-        guard let rows = state.entries[key]?.rows, rows.count == count else { return nil }
-        state.entries[key]?.lastUse = state.clock
+        guard let entry = state.entries[key], entry.rows.count == count else {
+          found.append(nil)
+          continue
+        }
+        entry.lastUse = state.clock
         state.statistics.hits += 1
-        return rows
+        hits += 1
+        found.append(entry.rows)
       }
     }
+    guard hits < keys.count else { return }
     let absent = found.indices.filter { found[$0] == nil }
-    guard !absent.isEmpty else { return found }
     if let store, !inMemory {
       let read = store.read(absent.map { (keys[$0], counts[$0]) })
       for (index, rows) in zip(absent, read) { found[index] = rows }
@@ -130,7 +163,6 @@ package final class TrunkCache: Sendable {
         }
       }
     }
-    return found
   }
 
   /// Keeps new entries, in memory and, unless `inMemory`, in the store.
@@ -164,17 +196,65 @@ package final class TrunkCache: Sendable {
   }
 }
 
+/// What `forwardTrunk` looks up, in memory that is used again by each call.
+struct TrunkLookup {
+  /// The rows of all items, one item after the other, and where those of each stand.
+  fileprivate var rows: [Int] = []
+  fileprivate var bounds: [Range<Int>] = []
+  fileprivate var keys: [TrunkKey] = []
+  fileprivate var counts: [Int] = []
+  fileprivate var found: [FloatBuffer?] = []
+  /// Keys of items that are one sequence, by its tokens: a fine-tune asks for them in every epoch, and
+  /// a digest takes longer than finding it, and memory.
+  private var known: [[Int32]: TrunkKey] = [:]
+
+  /// The key of an item that is one sequence, in the trunk that this is used for; worked out once.
+  @discardableResult
+  mutating func key(of sequence: [Int32], in trunk: FrozenTrunk) -> TrunkKey {
+    if let key = known[sequence] { return key }
+    let key = trunk.key(of: CollectionOfOne(sequence), sharing: true)
+    known[sequence] = key
+    return key
+  }
+
+  fileprivate mutating func removeAll() {
+    rows.removeAll(keepingCapacity: true)
+    bounds.removeAll(keepingCapacity: true)
+    keys.removeAll(keepingCapacity: true)
+    counts.removeAll(keepingCapacity: true)
+    // The entries are the cache's to keep or to drop.
+    found.removeAll(keepingCapacity: true)
+  }
+
+  /// Adds the rows of an item's sequences, one sequence after the other, each row once.
+  fileprivate mutating func addRows(of tree: PrefixTree, item sequences: Range<Int>) {
+    let first = rows.count
+    if sequences.count == 1 {
+      for row in tree.rows(of: sequences.lowerBound).joined() { rows.append(row) }
+    } else {
+      var seen: Set<Int> = []
+      for sequence in sequences {
+        for row in tree.rows(of: sequence).joined() where seen.insert(row).inserted {
+          rows.append(row)
+        }
+      }
+    }
+    bounds.append(first..<rows.count)
+  }
+}
+
 extension LlamaDecoder {
   /// Computes the frozen layers for the rows of `tree` and leaves the result in the stream that
   /// enters the first trained layer, taking from the trunk's cache what it has and storing the rest
-  /// there.
+  /// there. Items that are one sequence each and in the cache's memory cost no allocation.
   ///
   /// - Parameters:
-  ///   - sequences: those that `tree` was packed from, with this `sharing`.
+  ///   - sequences: those that `tree` was packed from, with this `sharing`. The cache has all tokens of
+  ///     a sequence, also where the tree omits the last.
   ///   - items: ranges of sequences whose rows are kept together.
   func forwardTrunk<Sequences: RandomAccessCollection>(
     _ tree: PrefixTree, of sequences: Sequences, items: [Range<Int>], sharing: Bool, keeping: Bool,
-    trunk: FrozenTrunk
+    trunk: FrozenTrunk, lookup: inout TrunkLookup
   ) where Sequences.Element == [Int32], Sequences.Index == Int {
     guard let cache = trunk.cache else {
       embed(tree.batch.tokens, keeping: keeping)
@@ -185,49 +265,61 @@ extension LlamaDecoder {
     func tokens(_ item: Range<Int>) -> Sequences.SubSequence {
       sequences[sequences.startIndex + item.lowerBound..<sequences.startIndex + item.upperBound]
     }
-    let rows = items.map { tree.rows(ofItem: $0) }
-    let keys = items.map { trunk.key(of: tokens($0), sharing: sharing) }
-    var found = cache.find(keys, counts: rows.map { $0.count * width })
-
-    let missing = items.indices.filter { found[$0] == nil }
-    if !missing.isEmpty {
-      // A batch of its own, whose stream may lie in the memory of the destination.
-      var part: [[Int32]] = []
-      let partItems = missing.map { index in
-        part.append(contentsOf: tokens(items[index]))
-        return part.count - items[index].count..<part.count
+    lookup.removeAll()
+    for item in items {
+      lookup.addRows(of: tree, item: item)
+      if item.count == 1 {
+        let sequence = sequences[sequences.startIndex + item.lowerBound]
+        lookup.counts.append(sequence.count * width)
+        lookup.keys.append(lookup.key(of: sequence, in: trunk))
+      } else {
+        lookup.counts.append(lookup.bounds[lookup.bounds.count - 1].count * width)
+        lookup.keys.append(trunk.key(of: tokens(item), sharing: sharing))
       }
-      let partTree = PrefixTree(part, sharing: sharing)
-      embed(partTree.batch.tokens)
-      forward(partTree.batch, layers: 0..<trunk.depth)
-      let computed = stream(at: trunk.depth, keeping: false)
-      var entries: [(key: TrunkKey, rows: FloatBuffer)] = []
-      for (index, item) in zip(missing, partItems) {
-        let buffer = FloatBuffer(count: rows[index].count * width)
-        for (position, row) in partTree.rows(ofItem: item).enumerated() {
-          (buffer.base + position * width).update(from: computed + row * width, count: width)
-        }
-        found[index] = buffer
-        entries.append((keys[index], buffer))
-      }
-      cache.insert(entries)
+    }
+    cache.find(lookup.keys, counts: lookup.counts, into: &lookup.found)
+    if lookup.found.contains(where: { $0 == nil }) {
+      computeMissing(
+        of: items.map { Array(tokens($0)) }, sharing: sharing, trunk: trunk, cache: cache,
+        lookup: &lookup)
     }
 
     let destination = stream(at: trunk.depth, keeping: keeping)
-    for (buffer, rows) in zip(found, rows) {
+    for (buffer, bounds) in zip(lookup.found, lookup.bounds) {
       guard let buffer else { preconditionFailure("an item was neither found nor computed") }
-      for (position, row) in rows.enumerated() {
-        (destination + row * width).update(from: buffer.base + position * width, count: width)
+      for position in bounds {
+        (destination + lookup.rows[position] * width).update(
+          from: buffer.base + (position - bounds.lowerBound) * width, count: width)
       }
     }
+    lookup.removeAll()
   }
-}
 
-extension PrefixTree {
-  /// The rows of an item's sequences, one sequence after the other, each row once.
-  fileprivate func rows(ofItem sequences: Range<Int>) -> [Int] {
-    if sequences.count == 1 { return rows(of: sequences.lowerBound).flatMap { Array($0) } }
-    var seen: Set<Int> = []
-    return sequences.flatMap { rows(of: $0).joined().filter { seen.insert($0).inserted } }
+  /// Computes the items that were not found and keeps them in the cache.
+  private func computeMissing(
+    of items: [[[Int32]]], sharing: Bool, trunk: FrozenTrunk, cache: TrunkCache,
+    lookup: inout TrunkLookup
+  ) {
+    let width = configuration.hiddenSize
+    let missing = items.indices.filter { lookup.found[$0] == nil }
+    // A batch of its own, whose stream may lie in the memory of the destination.
+    let tree = PrefixTree(missing.flatMap { items[$0] }, sharing: sharing)
+    embed(tree.batch.tokens)
+    forward(tree.batch, layers: 0..<trunk.depth)
+    let computed = stream(at: trunk.depth, keeping: false)
+    var entries: [(key: TrunkKey, rows: FloatBuffer)] = []
+    var rows = TrunkLookup()
+    var first = 0
+    for (place, index) in missing.enumerated() {
+      rows.addRows(of: tree, item: first..<first + items[index].count)
+      first += items[index].count
+      let buffer = FloatBuffer(count: lookup.counts[index])
+      for (position, row) in rows.rows[rows.bounds[place]].enumerated() {
+        (buffer.base + position * width).update(from: computed + row * width, count: width)
+      }
+      lookup.found[index] = buffer
+      entries.append((lookup.keys[index], buffer))
+    }
+    cache.insert(entries)
   }
 }

@@ -141,11 +141,16 @@ package struct CompressedMatrix: @unchecked Sendable {
     let a: Matrix
     let weights: CompressedMatrix
     let c: MutableMatrix
+    let surroundings: ProductSurroundings
     /// Rows and columns of C to a piece; see `MultiplicationWork`.
     let rowBlock: Int
     let columnBlock: Int
 
-    init(a: Matrix, weights: CompressedMatrix, c: MutableMatrix, threadCount: Int) {
+    init(
+      a: Matrix, weights: CompressedMatrix, c: MutableMatrix, surroundings: ProductSurroundings,
+      threadCount: Int
+    ) {
+      self.surroundings = surroundings
       self.a = a
       self.weights = weights
       self.c = c
@@ -166,11 +171,14 @@ package struct CompressedMatrix: @unchecked Sendable {
     func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
       let row = index % rowBlocks * rowBlock
       let column = index / rowBlocks * columnBlock
+      let rows = row..<min(row + rowBlock, a.rows)
+      let columns = column..<min(column + columnBlock, weights.columns)
       tk_gemm_compressed_transposed(
-        min(rowBlock, a.rows - row), min(columnBlock, weights.columns - column), weights.rows,
+        rows.count, columns.count, weights.rows,
         a.base + row * a.stride, a.stride, weights.encoding.kernelForm,
         weights.base + tk_compressed_panel_size(weights.encoding.kernelForm, column),
         weights.columns, c.base + row * c.stride + column, c.stride, scratch)
+      surroundings.finish(rows: rows, columns: columns, of: c, scratch: scratch)
     }
   }
 
@@ -179,6 +187,7 @@ package struct CompressedMatrix: @unchecked Sendable {
     let weights: CompressedMatrix
     let c: MutableMatrix
     let accumulating: Bool
+    let surroundings: ProductSurroundings
 
     /// Few rows take two panels at a time.
     private var panelsPerPiece: Int { a.rows <= 2 ? 2 : 3 }
@@ -187,19 +196,23 @@ package struct CompressedMatrix: @unchecked Sendable {
     func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
       let panel = index * panelsPerPiece
       let column = panel * panelRows
+      let columns = column..<min(column + panelsPerPiece * panelRows, weights.rows)
+      surroundings.begin(rows: 0..<a.rows, columns: columns, of: c)
       tk_gemm_compressed(
-        a.rows, min(panelsPerPiece * panelRows, weights.rows - column), weights.columns,
+        a.rows, columns.count, weights.columns,
         a.base, a.stride, weights.encoding.kernelForm, weights.base + panel * weights.panelBytes,
         c.base + column, c.stride, accumulating ? 1 : 0, scratch)
+      surroundings.finish(rows: 0..<a.rows, columns: columns, of: c, scratch: scratch)
     }
   }
 }
 
 extension ThreadPool {
-  /// `c` = (or +=) `a` · transpose of the expanded matrix; the same bits as
-  /// `multiply(_:_:transposingB:)`.
+  /// `c` = (or +=, or `base` +) `a` · transpose of the expanded matrix, and then += each addend; the
+  /// same bits as `multiply(_:_:transposingB:)`.
   package func multiply(
-    _ a: Matrix, _ weights: CompressedMatrix, into c: MutableMatrix, accumulating: Bool = false
+    _ a: Matrix, _ weights: CompressedMatrix, into c: MutableMatrix, accumulating: Bool = false,
+    base: UnsafePointer<Float>? = nil, adding addends: [ProductAddend] = []
   ) {
     precondition(
       a.columns == weights.columns && c.rows == a.rows && c.columns == weights.rows,
@@ -209,13 +222,16 @@ extension ThreadPool {
       """)
     guard a.rows > 0 else { return }
     let work = CompressedMatrix.ProductWork(
-      a: a, weights: weights, c: c, accumulating: accumulating)
+      a: a, weights: weights, c: c, accumulating: accumulating || base != nil,
+      surroundings: ProductSurroundings(c, base: base, addends: addends))
     run(work, count: work.count)
   }
 
-  /// `c` = `a` · the expanded matrix itself; the same bits as `multiply(_:_:)`.
+  /// `c` = `a` · the expanded matrix itself, and then += each addend; the same bits as
+  /// `multiply(_:_:)`.
   package func multiplyTransposed(
-    _ a: Matrix, _ weights: CompressedMatrix, into c: MutableMatrix
+    _ a: Matrix, _ weights: CompressedMatrix, into c: MutableMatrix,
+    adding addends: [ProductAddend] = []
   ) {
     precondition(
       a.columns == weights.rows && c.rows == a.rows && c.columns == weights.columns,
@@ -225,7 +241,8 @@ extension ThreadPool {
       """)
     guard a.rows > 0 else { return }
     let work = CompressedMatrix.TransposedProductWork(
-      a: a, weights: weights, c: c, threadCount: threadCount)
+      a: a, weights: weights, c: c,
+      surroundings: ProductSurroundings(c, base: nil, addends: addends), threadCount: threadCount)
     run(work, count: work.count)
   }
 }

@@ -44,15 +44,86 @@ package struct MutableMatrix {
   }
 }
 
+/// A product that is added to some columns of a larger one, part by part while these are in a cache:
+/// one of low rank takes longer to read and write its result than to compute it.
+package struct ProductAddend {
+  let a: Matrix
+  let b: Matrix
+  let transposingB: Bool
+  /// Columns of the larger product.
+  let columns: Range<Int>
+
+  /// - Parameter column: the first column of the larger product that is added to.
+  package init(_ a: Matrix, _ b: Matrix, transposingB: Bool = false, toColumnsFrom column: Int = 0)
+  {
+    precondition(
+      a.columns == (transposingB ? b.columns : b.rows),
+      "shapes do not match: (\(a.rows), \(a.columns)) times (\(b.rows), \(b.columns))")
+    self.a = a
+    self.b = b
+    self.transposingB = transposingB
+    columns = column..<column + (transposingB ? b.rows : b.columns)
+  }
+
+  /// Adds a part to `c`, the whole larger product.
+  fileprivate func add(
+    rows: Range<Int>, columns wanted: Range<Int>, to c: MutableMatrix,
+    scratch: UnsafeMutablePointer<Float>
+  ) {
+    let part = columns.clamped(to: wanted)
+    if part.isEmpty { return }
+    let first = part.lowerBound - columns.lowerBound
+    tk_gemm(
+      rows.count, part.count, a.columns, a.base + rows.lowerBound * a.stride, a.stride, 0,
+      b.base + (transposingB ? first * b.stride : first), b.stride, transposingB ? 1 : 0,
+      c.base + rows.lowerBound * c.stride + part.lowerBound, c.stride, 1, scratch)
+  }
+}
+
+/// What else belongs to each element of a product: where it starts from, and addends.
+struct ProductSurroundings {
+  /// Rows as far apart as those of the product; nil for those of the product itself.
+  let base: UnsafePointer<Float>?
+  let addends: [ProductAddend]
+
+  init(_ c: MutableMatrix, base: UnsafePointer<Float>?, addends: [ProductAddend]) {
+    self.base = base == UnsafePointer(c.base) ? nil : base
+    self.addends = addends
+    for addend in addends {
+      precondition(
+        addend.a.rows == c.rows && addend.columns.upperBound <= c.columns,
+        "an addend of (\(addend.a.rows), \(addend.columns)) is not within (\(c.rows), \(c.columns))"
+      )
+    }
+  }
+
+  /// Puts a part of the base to `c`, before the product is added to it.
+  func begin(rows: Range<Int>, columns: Range<Int>, of c: MutableMatrix) {
+    guard let base else { return }
+    for row in rows {
+      let offset = row * c.stride + columns.lowerBound
+      (c.base + offset).update(from: base + offset, count: columns.count)
+    }
+  }
+
+  func finish(
+    rows: Range<Int>, columns: Range<Int>, of c: MutableMatrix,
+    scratch: UnsafeMutablePointer<Float>
+  ) {
+    for addend in addends { addend.add(rows: rows, columns: columns, to: c, scratch: scratch) }
+  }
+}
+
 extension ThreadPool {
-  /// `c` = `a` · `b`, or `c` += with `accumulating`.
+  /// `c` = `a` · `b`, or `c` += with `accumulating`, or `base` + `a` · `b`; and then += each addend.
   ///
   /// `transposingA` (`transposingB`) means that the product takes the transpose of the stored
   /// matrix. Each element is one sum along the inner dimension in increasing order (see
   /// TK_GEMM_CHAIN): it depends neither on the other rows and columns nor on the threads.
   package func multiply(
     _ a: Matrix, transposingA: Bool = false, _ b: Matrix, transposingB: Bool = false,
-    into c: MutableMatrix, accumulating: Bool = false
+    into c: MutableMatrix, accumulating: Bool = false, base: UnsafePointer<Float>? = nil,
+    adding addends: [ProductAddend] = []
   ) {
     let (m, k) = transposingA ? (a.columns, a.rows) : (a.rows, a.columns)
     let (kOfB, n) = transposingB ? (b.columns, b.rows) : (b.rows, b.columns)
@@ -60,10 +131,22 @@ extension ThreadPool {
       k == kOfB && c.rows == m && c.columns == n,
       "shapes do not match: (\(m), \(k)) · (\(kOfB), \(n)) into (\(c.rows), \(c.columns))")
     guard m > 0, n > 0 else { return }
+    // A BLAS may round a part otherwise than the whole, so addends are products of their own there.
+    let isOwn = MultiplicationBackend.selected == .own
     let work = MultiplicationWork(
       m: m, n: n, k: k, a: a, transposingA: transposingA, b: b, transposingB: transposingB, c: c,
-      accumulating: accumulating, threadCount: threadCount)
+      accumulating: accumulating || base != nil,
+      surroundings: ProductSurroundings(c, base: base, addends: isOwn ? addends : []),
+      threadCount: threadCount)
     run(work, count: work.count)
+    if isOwn { return }
+    for addend in addends {
+      multiply(
+        addend.a, addend.b, transposingB: addend.transposingB,
+        into: MutableMatrix(
+          c.base + addend.columns.lowerBound, rows: c.rows, columns: addend.columns.count,
+          stride: c.stride), accumulating: true)
+    }
   }
 }
 
@@ -87,14 +170,16 @@ private struct MultiplicationWork: ParallelWork {
   let transposingB: Bool
   let c: MutableMatrix
   let accumulating: Bool
+  let surroundings: ProductSurroundings
   /// Rows and columns of C to a piece.
   let rowBlock: Int
   let columnBlock: Int
 
   init(
     m: Int, n: Int, k: Int, a: Matrix, transposingA: Bool, b: Matrix, transposingB: Bool,
-    c: MutableMatrix, accumulating: Bool, threadCount: Int
+    c: MutableMatrix, accumulating: Bool, surroundings: ProductSurroundings, threadCount: Int
   ) {
+    self.surroundings = surroundings
     self.m = m
     self.n = n
     self.k = k
@@ -126,18 +211,22 @@ private struct MultiplicationWork: ParallelWork {
   func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
     let row = index % rowBlocks * rowBlock
     let column = index / rowBlocks * columnBlock
+    let rows = row..<min(row + rowBlock, m)
+    let columns = column..<min(column + columnBlock, n)
+    surroundings.begin(rows: rows, columns: columns, of: c)
     if MultiplicationBackend.selected == .openBLAS {
       OpenBLAS.multiply(
-        m: min(rowBlock, m - row), n: min(columnBlock, n - column), k: k,
+        m: rows.count, n: columns.count, k: k,
         a: a.base + (transposingA ? row : row * a.stride), a.stride, transposingA,
         b: b.base + (transposingB ? column * b.stride : column), b.stride, transposingB,
         c: c.base + row * c.stride + column, c.stride, accumulating)
       return
     }
     tk_gemm(
-      min(rowBlock, m - row), min(columnBlock, n - column), k,
+      rows.count, columns.count, k,
       a.base + (transposingA ? row : row * a.stride), a.stride, transposingA ? 1 : 0,
       b.base + (transposingB ? column * b.stride : column), b.stride, transposingB ? 1 : 0,
       c.base + row * c.stride + column, c.stride, accumulating ? 1 : 0, scratch)
+    surroundings.finish(rows: rows, columns: columns, of: c, scratch: scratch)
   }
 }

@@ -68,6 +68,14 @@ enum OpenBLAS {
     b: UnsafePointer<Float>, _ bStride: Int, _ transposingB: Bool,
     c: UnsafeMutablePointer<Float>, _ cStride: Int, _ accumulating: Bool
   ) {
+    if m == 1 {
+      // Decoding one text: several times faster than a product of matrices, which packs B first.
+      cblas_sgemv(
+        CblasRowMajor, transposingB ? CblasNoTrans : CblasTrans,
+        blasint(transposingB ? n : k), blasint(transposingB ? k : n), 1, b, blasint(bStride), a,
+        blasint(transposingA ? aStride : 1), accumulating ? 1 : 0, c, 1)
+      return
+    }
     cblas_sgemm(
       CblasRowMajor, transposingA ? CblasTrans : CblasNoTrans,
       transposingB ? CblasTrans : CblasNoTrans, blasint(m), blasint(n), blasint(k), 1, a,

@@ -53,20 +53,27 @@ extension ThreadPool {
         table: table.buffer.base, direction: inverse ? -1 : 1))
   }
 
-  /// `out` (rows, width) = silu(gate) · up, with `gateUp` (rows, 2 · width) holding gate, then up.
+  /// `out` (rows, width) = silu(gate) · up, with `gateUp` (rows, 2 · width) holding gate, then up, in
+  /// rows that are `stride` floats apart, or follow each other.
   package func swiGLU(
-    _ gateUp: UnsafePointer<Float>, rows: Int, width: Int, into out: UnsafeMutablePointer<Float>
+    _ gateUp: UnsafePointer<Float>, rows: Int, width: Int, stride: Int? = nil,
+    into out: UnsafeMutablePointer<Float>
   ) {
-    forRows(SwiGLUWork(rows: rows, width: width, gateUp: gateUp, out: out))
+    forRows(
+      SwiGLUWork(
+        rows: rows, width: width, gateUp: gateUp, stride: stride ?? 2 * width, out: out))
   }
 
   /// Replaces `gateUp` by its gradient, given the gradient `dout` of `swiGLU`. `out`, if given,
   /// receives the result of `swiGLU` once more.
   package func swiGLUBackward(
-    _ gateUp: UnsafeMutablePointer<Float>, rows: Int, width: Int, dout: UnsafePointer<Float>,
-    recomputing out: UnsafeMutablePointer<Float>? = nil
+    _ gateUp: UnsafeMutablePointer<Float>, rows: Int, width: Int, stride: Int? = nil,
+    dout: UnsafePointer<Float>, recomputing out: UnsafeMutablePointer<Float>? = nil
   ) {
-    forRows(SwiGLUBackwardWork(rows: rows, width: width, gateUp: gateUp, dout: dout, out: out))
+    forRows(
+      SwiGLUBackwardWork(
+        rows: rows, width: width, gateUp: gateUp, stride: stride ?? 2 * width, dout: dout,
+        out: out))
   }
 
   /// `x` *= `factor` for each row.
@@ -245,11 +252,12 @@ private struct SwiGLUWork: RowWork {
   let rows: Int
   let width: Int
   let gateUp: UnsafePointer<Float>
+  let stride: Int
   let out: UnsafeMutablePointer<Float>
 
   func run(rows: Range<Int>) {
-    let offset = rows.lowerBound * width
-    tk_swiglu(rows.count, width, gateUp + 2 * offset, out + offset)
+    let first = rows.lowerBound
+    tk_swiglu(rows.count, width, gateUp + first * stride, stride, out + first * width)
   }
 }
 
@@ -257,13 +265,15 @@ private struct SwiGLUBackwardWork: RowWork {
   let rows: Int
   let width: Int
   let gateUp: UnsafeMutablePointer<Float>
+  let stride: Int
   let dout: UnsafePointer<Float>
   let out: UnsafeMutablePointer<Float>?
 
   func run(rows: Range<Int>) {
-    let offset = rows.lowerBound * width
+    let first = rows.lowerBound
     tk_swiglu_backward(
-      rows.count, width, gateUp + 2 * offset, dout + offset, out.map { $0 + offset })
+      rows.count, width, gateUp + first * stride, stride, dout + first * width,
+      out.map { $0 + first * width })
   }
 }
 

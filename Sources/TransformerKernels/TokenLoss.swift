@@ -8,13 +8,15 @@ extension ThreadPool {
   ///   - losses: (rows), written.
   ///   - gradientScale: if not nil, each row of `logits` becomes the gradient of its loss times
   ///     this.
+  ///   - weights: (rows), factors of the gradients beyond the scale; nil for 1. Losses are without.
   package func crossEntropy(
     _ logits: MutableMatrix, targets: UnsafePointer<Int32>, losses: UnsafeMutablePointer<Double>,
-    gradientScale: Float?
+    gradientScale: Float?, weights: UnsafePointer<Float>? = nil
   ) {
     run(
       CrossEntropyWork(
-        logits: logits, targets: targets, losses: losses, gradientScale: gradientScale),
+        logits: logits, targets: targets, losses: losses, gradientScale: gradientScale,
+        weights: weights),
       count: logits.rows)
   }
 
@@ -29,6 +31,7 @@ private struct CrossEntropyWork: ParallelWork {
   let targets: UnsafePointer<Int32>
   let losses: UnsafeMutablePointer<Double>
   let gradientScale: Float?
+  let weights: UnsafePointer<Float>?
 
   func run(_ index: Int, scratch: UnsafeMutablePointer<Float>) {
     let row = logits.base + index * logits.stride
@@ -37,6 +40,9 @@ private struct CrossEntropyWork: ParallelWork {
     losses[index] = logSum - Double(row[target])
     if let gradientScale {
       tk_cross_entropy_gradient(logits.columns, row, logSum, target, gradientScale)
+      if let weight = weights?[index], weight != 1 {
+        for column in 0..<logits.columns { row[column] *= weight }
+      }
     }
   }
 }

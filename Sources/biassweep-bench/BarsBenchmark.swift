@@ -12,7 +12,7 @@ import TransformerKernels
 /// reference, and so on in turn, so that both see the same machine.
 struct BarsBenchmark: ParsableCommand {
   enum Row: String, ExpressibleByArgument, CaseIterable {
-    case forward, lora, full, tiny, answers, memory
+    case forward, lora, full, tiny, answers, memory, allocations
   }
 
   static let configuration = CommandConfiguration(
@@ -29,12 +29,14 @@ struct BarsBenchmark: ParsableCommand {
         tiny     width 128, 4 layers, vocabulary 4,096, full step, 32 x 64
         answers  LoRA on the study's occupation items, beside padded batches with all logits
         memory   peak memory of full fine-tuning, 8 x 256, activations recomputed
+        allocations  of a warm step of each kind, without a reference: LoRA and full, in parts, with \
+      recomputation, the alignment term, losses weighted, and frozen layers' outputs from the cache
 
       EXAMPLES:
         biassweep-bench bars --python python3 --reference-model SmolLM2-hf
         biassweep-bench bars --rows forward,answers --rounds 9 --python venv/bin/python \\
           --reference-model SmolLM2-hf
-        biassweep-bench bars --rows memory
+        biassweep-bench bars --rows memory,allocations
       """)
 
   @Option(help: "Bars to measure, separated by commas; all by default.") var rows: String?
@@ -79,6 +81,7 @@ struct BarsBenchmark: ParsableCommand {
     case .tiny: try tiny(pool)
     case .answers: try answers(pool)
     case .memory: try memory(pool)
+    case .allocations: try allocations(pool)
     case nil: break
     }
   }
@@ -128,7 +131,7 @@ struct BarsBenchmark: ParsableCommand {
     )
     .print()
     let products = StepProducts(
-      weights.configuration, rows: 8 * 64, predictions: 8 * 63, rank: Self.rank)
+      weights.configuration, rows: 8 * 63, predictions: 8 * 63, rank: Self.rank)
     let least = products.measure(pool: pool)
     try Bar(
       what: "share of the ceiling of its matrix products, \(what)",
@@ -217,6 +220,54 @@ struct BarsBenchmark: ParsableCommand {
       what: "peak memory in MB, full fine-tuning, 8 x 256, activations recomputed",
       value: peakMemoryMegabytes() * 1.048576, atMost: 3000
     ).print()
+  }
+
+  /// Of the third step of each kind on a model without a file; the kernels and the step are those of
+  /// any model.
+  private func allocations(_ pool: ThreadPool) throws {
+    guard allocation_count_works() == 1 else {
+      throw ValidationError("allocations are counted with glibc and no sanitizer only")
+    }
+    let weights = try benchmarkWeights("tiny", cache: cache)
+    let layers = weights.configuration.layerCount
+    func lora(_ layers: Range<Int>) -> Adapter {
+      .lora(
+        LoRAConfiguration(
+          rank: Self.rank, alpha: 2 * Float(Self.rank), targets: Set(LoRATarget.allCases),
+          layers: layers))
+    }
+    let adapters: [(name: String, adapter: Adapter)] = [
+      ("LoRA", lora(0..<layers)), ("LoRA, top half", lora(layers / 2..<layers)), ("full", .full),
+    ]
+    let kinds: [(name: String, change: (inout FineTuningOptions) -> Void)] = [
+      ("plain", { _ in }), ("in 2 parts", { $0.accumulationSteps = 2 }),
+      ("activations recomputed", { $0.recomputesActivations = true }),
+      ("alignment term", { $0.alignmentWeight = 0.1 }),
+      ("losses weighted", { $0.reweightingExponent = 1 }),
+    ]
+    var sequences = supervised(randomTokens(weights, batch: 8, length: 64))
+    for index in sequences.indices where index % 2 == 1 { sequences[index].group = .augmented }
+    for (adapterName, adapter) in adapters {
+      for (kindName, change) in kinds {
+        for cached in adapterName == "LoRA, top half" ? [false, true] : [false] {
+          var options = FineTuningOptions(
+            adapter: adapter, epochs: 1, batchSize: 8, learningRate: 1e-4, seed: 1)
+          change(&options)
+          let tuner = try FineTuner(
+            weights: weights, options: options, pool: pool,
+            trunkCache: cached ? TrunkCache(byteLimit: 1 << 28) : nil)
+          for _ in 0..<2 { try tuner.takeStep(sequences, learningRate: 1e-4) }
+          allocation_count_begin()
+          try tuner.takeStep(sequences, learningRate: 1e-4)
+          let count = allocation_count_end()
+          let source = cached ? ", frozen layers from the cache" : ""
+          try Bar(
+            what: "allocations of a warm step, \(adapterName), \(kindName)\(source)",
+            value: Double(count), atMost: 0
+          ).print()
+        }
+      }
+    }
   }
 
   // MARK: - Steps

@@ -27,12 +27,19 @@ import TransformerKernels
   }
 
   /// LoRA and full fine-tuning, with and without the alignment term, whose running means are state,
-  /// and accumulation.
+  /// accumulation, and weighted losses.
   static let courses = [
+    reweighted,
     options(upperAdapter), options(.full), options(upperAdapter, alignmentWeight: 0.5),
     options(.full, accumulationSteps: 2, alignmentWeight: 0.5, recomputes: true),
     options(.upperLayers(from: 2), alignmentWeight: 0.5),
   ]
+
+  private static let reweighted = {
+    var options = options(upperAdapter)
+    options.reweightingExponent = 1.5
+    return options
+  }()
 
   @Test(arguments: courses) func resumingAtAnyStepGivesTheSameBits(options: FineTuningOptions)
     throws

@@ -81,7 +81,9 @@ func logits(_ model: AdaptedModel, _ tokens: [Int32]) throws -> [Float] {
 func logits(_ model: AdaptedModel, batch: [[Int32]]) throws -> [Float] {
   var all: [Float] = []
   try model.logits(batch) { _, chunk in
-    all += UnsafeBufferPointer(start: chunk.base, count: chunk.rows * chunk.columns)
+    for row in 0..<chunk.rows {
+      all += UnsafeBufferPointer(start: chunk.base + row * chunk.stride, count: chunk.columns)
+    }
   }
   return all
 }

@@ -121,6 +121,47 @@ struct CompressedMatrixTests {
     }
   }
 
+  @Test(arguments: cases) func addendsHaveTheBitsOfThoseOfExpandedWeights(test: Case) {
+    let weights = Weights(test, seed: 6)
+    var numbers = TestNumbers(seed: 7)
+    func buffer(_ count: Int) -> FloatBuffer {
+      let values = numbers.array(count)
+      return FloatBuffer(copying: values, count: count)
+    }
+    let expanded = FloatBuffer(copying: weights.values, count: weights.values.count)
+    let matrix = Matrix(expanded.base, rows: test.n, columns: test.k)
+    withCompressed(test, weights) { compressed, _ in
+      for m in [1, 8, 13, 40, 100] {
+        let (x, y, u) = (buffer(m * test.k), buffer(m * test.n), buffer(m * 5))
+        let (toN, toK, base) = (buffer(test.n * 5), buffer(test.k * 5), buffer(m * test.n))
+        withExtendedLifetime((x, y, u, toN, toK, base, expanded)) {
+          let low = Matrix(u.base, rows: m, columns: 5)
+          let forward = [
+            ProductAddend(low, Matrix(toN.base, rows: test.n, columns: 5), transposingB: true)
+          ]
+          let input = Matrix(x.base, rows: m, columns: test.k)
+          let plain = multiply(rows: m, columns: test.n, accumulating: false) {
+            pool.multiply(
+              input, matrix, transposingB: true, into: $0, base: base.base, adding: forward)
+          }
+          let ours = multiply(rows: m, columns: test.n, accumulating: false) {
+            pool.multiply(input, compressed, into: $0, base: base.base, adding: forward)
+          }
+          #expect(ours == plain, "\(m) rows")
+          let backward = [ProductAddend(low, Matrix(toK.base, rows: 5, columns: test.k))]
+          let gradient = Matrix(y.base, rows: m, columns: test.n)
+          let plainBack = multiply(rows: m, columns: test.k, accumulating: false) {
+            pool.multiply(gradient, matrix, into: $0, adding: backward)
+          }
+          let oursBack = multiply(rows: m, columns: test.k, accumulating: false) {
+            pool.multiplyTransposed(gradient, compressed, into: $0, adding: backward)
+          }
+          #expect(oursBack == plainBack, "\(m) rows, backwards")
+        }
+      }
+    }
+  }
+
   @Test(arguments: cases) func productsWithTheMatrixItselfHaveTheBitsOfExpandedWeights(test: Case) {
     let weights = Weights(test, seed: 4)
     var numbers = TestNumbers(seed: 5)

@@ -91,6 +91,55 @@ import TransformerKernels
     #expect(multiply(padded, false, b, false, Shape(m: 3, n: 20, k: 900)) == short)
   }
 
+  /// A base and addends, part by part, give what copies and products one after the other give.
+  @Test(arguments: shapes) func addendsHaveTheBitsOfProductsOfTheirOwn(shape: Shape) {
+    let (m, n, k) = (shape.m, shape.n, shape.k)
+    var numbers = TestNumbers(seed: 12)
+    let a = numbers.array(m * k)
+    let b = numbers.array(n * k)
+    let base = numbers.array(m * n)
+    let low = numbers.array(m * 7)
+    // Beside each other in some columns, and over all.
+    let part = n / 3..<max(n / 3 + 1, n * 3 / 4)
+    let narrow = numbers.array(part.count * 5)
+    let wide = numbers.array(2 * n)
+    withMatrix(low, rows: m, columns: 7) { low in
+      withMatrix(narrow, rows: part.count, columns: 5) { narrow in
+        withMatrix(wide, rows: 2, columns: n) { wide in
+          let first = Matrix(low.base, rows: m, columns: 5, stride: 7)
+          let second = Matrix(low.base + 5, rows: m, columns: 2, stride: 7)
+          let expected = result(
+            m * n, start: multiply(a, false, b, true, shape, start: base, accumulating: true)
+          ) { c in
+            pool.multiply(
+              first, narrow, transposingB: true,
+              into: MutableMatrix(
+                c + part.lowerBound, rows: m, columns: part.count, stride: n), accumulating: true)
+            pool.multiply(
+              second, wide, into: MutableMatrix(c, rows: m, columns: n), accumulating: true)
+          }
+          let found = result(m * n, start: [Float](repeating: .nan, count: m * n)) { c in
+            withMatrix(a, rows: m, columns: k) { a in
+              withMatrix(b, rows: n, columns: k) { b in
+                withMatrix(base, rows: m, columns: n) { base in
+                  pool.multiply(
+                    a, b, transposingB: true, into: MutableMatrix(c, rows: m, columns: n),
+                    base: base.base,
+                    adding: [
+                      ProductAddend(
+                        first, narrow, transposingB: true, toColumnsFrom: part.lowerBound),
+                      ProductAddend(second, wide),
+                    ])
+                }
+              }
+            }
+          }
+          #expect(found == expected)
+        }
+      }
+    }
+  }
+
   private func transpose(_ x: [Float], rows: Int, columns: Int) -> [Float] {
     (0..<columns * rows).map { x[$0 % rows * columns + $0 / rows] }
   }

@@ -68,10 +68,32 @@ import TransformerKernels
       pool.swiGLUBackward(&gradient, rows: rows, width: width, dout: dout, recomputing: $0)
     }
     #expect(again == out)
+    expectTheSameOfRowsApart(gateUp, rows: rows, width: width, dout: dout, out, gradient)
     let numeric = directionalDerivative(at: doubles(gateUp), along: direction) {
       dot(referenceSwiGLU($0, width: width), doubles(dout))
     }
     #expect(abs(dot(doubles(gradient), direction) - numeric) < 1e-4 * (1 + abs(numeric)))
+  }
+
+  /// Rows with something between them, which stays.
+  private func expectTheSameOfRowsApart(
+    _ gateUp: [Float], rows: Int, width: Int, dout: [Float], _ out: [Float], _ gradient: [Float]
+  ) {
+    func apart(_ values: [Float]) -> [Float] {
+      var all: [Float] = []
+      for row in 0..<rows {
+        all += values[row * 2 * width..<(row + 1) * 2 * width]
+        all += [9, 9, 9]
+      }
+      return all
+    }
+    var spread = apart(gateUp)
+    let ours = result(rows * width) {
+      pool.swiGLU(spread, rows: rows, width: width, stride: 2 * width + 3, into: $0)
+    }
+    #expect(ours == out)
+    pool.swiGLUBackward(&spread, rows: rows, width: width, stride: 2 * width + 3, dout: dout)
+    #expect(spread == apart(gradient))
   }
 
   @Test(arguments: [2, 6, 16, 64]) func rotationTurnsPairsAndBack(width: Int) {

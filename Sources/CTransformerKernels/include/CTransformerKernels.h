@@ -131,10 +131,11 @@ void tk_rope(ptrdiff_t rows, ptrdiff_t heads, ptrdiff_t width, float *x, ptrdiff
              const int32_t *positions, const float *table, float direction);
 
 /// out = silu(gate) · up for each row; gate_up: (rows, 2n), gate then up; out: (rows, n).
-void tk_swiglu(ptrdiff_t rows, ptrdiff_t n, const float *gate_up, float *out);
+void tk_swiglu(ptrdiff_t rows, ptrdiff_t n, const float *gate_up, ptrdiff_t ld, float *out);
 /// Gradient of `tk_swiglu`: replaces gate_up (rows, 2n) by its gradient, given dout (rows, n).
 /// If `out` is not null it receives silu(gate) · up.
-void tk_swiglu_backward(ptrdiff_t rows, ptrdiff_t n, float *gate_up, const float *dout, float *out);
+void tk_swiglu_backward(ptrdiff_t rows, ptrdiff_t n, float *gate_up, ptrdiff_t ld,
+                        const float *dout, float *out);
 
 /// In place, for row r of x: softmax(factor · x[0 ..< first + r]), zeros up to n. (rows, n) with
 /// row distance `ld`; 7 floats after the last row must be readable and are left as they are.
