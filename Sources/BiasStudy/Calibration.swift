@@ -65,20 +65,40 @@ package struct Calibration: Hashable, Sendable {
     func part(_ count: Int) -> Int {
       count == 0 ? 0 : max(1, Int((Double(count) * share).rounded()))
     }
+    // A sweep in miniature.
     var small = spec
     small.tasks = tasks.map(\.id)
     small.data.originalItems = part(spec.data.originalItems)
     small.data.formatItems = part(spec.data.formatItems)
     small.data.testItems = min(spec.data.testItems, testItems)
     small.training.epochs = epochs
+    let biases = representatives(spec)
+    small.biases = biases.isEmpty ? [.neutral] : biases
+    small.ratios = biases.isEmpty ? [0] : [0, 0.5]
+    small.mitigations = [.none]
+    small.seeds = [spec.seeds.first ?? 1]
+    small.rounds = 1
+    let shards = ShardPlan(spec: small, tasks: tasks).shards
     let runner = try ShardRunner(
       spec: small, tasks: tasks, model: model, data: data, threads: threads)
-    let seed = spec.seeds.first ?? 1
 
     var rates = Rates()
-    let unmixed = TrainingKey(domain: domain, bias: nil, ratio: 0, mitigation: .none, seed: seed)
-    let first = try fineTune(
-      runner, unmixed, augmentation: nil, tasks: tasks, now: now, shouldStop: shouldStop)
+    var sets: [AugmentationKey: [UInt8]] = [:]
+    for case .augmentation(let key, let count) in shards.map(\.work) {
+      let made = try generate(runner, key, count: count, now: now, shouldStop: shouldStop)
+      rates.generatedItem[key.bias.isContrastive] = made.items / Double(count)
+      rates.generation = max(rates.generation, made.rest)
+      sets[key] = made.jsonl
+    }
+    func tune(_ bias: BiasType?) throws -> FineTuneTimes? {
+      for case .fineTune(let key, let trials) in shards.map(\.work) where key.bias == bias {
+        return try fineTune(
+          runner, key, augmentation: key.augmentation.flatMap { sets[$0] }, trials: trials,
+          now: now, shouldStop: shouldStop)
+      }
+      return nil
+    }
+    guard let first = try tune(nil) else { return rates }
     rates.originalToken = first.warm / Double(first.warmTokens)
     rates.frozenToken =
       max(0, first.cold - rates.originalToken * Double(first.coldTokens))
@@ -86,36 +106,19 @@ package struct Calibration: Hashable, Sendable {
     let whole = try ShardRunner(
       spec: spec, tasks: tasks, model: model, data: data, threads: threads)
     rates.originalTokens = Double(
-      try whole.trainingSequences(unmixed, augmentation: nil).map(\.tokens.count).reduce(0, +))
+      try whole.trainingSequences(
+        TrainingKey(domain: domain, bias: nil, ratio: 0, mitigation: .none, seed: 1),
+        augmentation: nil
+      ).map(\.tokens.count).reduce(0, +))
 
-    var second = first
-    if let ratio = spec.ratios.max(), ratio > 0 {
-      let count = small.originalItems(domain, of: tasks)
-      var sets: [(bias: BiasType, jsonl: [UInt8])] = []
-      for bias in representatives(spec) {
-        let made = try generate(
-          runner, AugmentationKey(domain: domain, bias: bias), count: count, now: now,
-          shouldStop: shouldStop)
-        rates.generatedItem[bias.isContrastive] = made.items / Double(count)
-        rates.generation = max(rates.generation, made.rest)
-        sets.append((bias, made.jsonl))
-      }
-      if let (bias, jsonl) = sets.first {
-        let mixed = TrainingKey(
-          domain: domain, bias: bias, ratio: 0.5, mitigation: .none, seed: seed)
-        second = try fineTune(
-          runner, mixed, augmentation: jsonl, tasks: tasks, now: now, shouldStop: shouldStop)
-        let tokens = second.warmTokens - first.warmTokens
-        rates.tokensPerAugmentedItem =
-          Double(tokens) / Double(epochs - 1) / Double(max(1, count))
-        rates.augmentedToken =
-          max(0, second.warm - rates.originalToken * Double(first.warmTokens))
-          / Double(max(1, tokens))
-      }
-    } else {
-      // Asked again, so that the outputs of frozen layers are at hand.
-      second = try fineTune(
-        runner, unmixed, augmentation: nil, tasks: tasks, now: now, shouldStop: shouldStop)
+    // Asked again, so that the outputs of frozen layers are at hand.
+    guard let second = try tune(biases.first) else { return rates }
+    if !biases.isEmpty {
+      let tokens = Double(max(1, second.warmTokens - first.warmTokens))
+      rates.tokensPerAugmentedItem =
+        tokens / Double(epochs - 1) / Double(max(1, small.originalItems(domain, of: tasks)))
+      rates.augmentedToken =
+        max(0, second.warm - rates.originalToken * Double(first.warmTokens)) / tokens
     }
     for task in tasks {
       let asked = spec.taskDefinitions[task.id]?.testItems(small.data.testItems) ?? 1
@@ -146,15 +149,11 @@ package struct Calibration: Hashable, Sendable {
   }
 
   private static func fineTune(
-    _ runner: ShardRunner, _ key: TrainingKey, augmentation: [UInt8]?, tasks: [DownstreamTask],
+    _ runner: ShardRunner, _ key: TrainingKey, augmentation: [UInt8]?, trials: [Trial],
     now: () -> Double, shouldStop: () -> Bool
   ) throws -> FineTuneTimes {
     let inEpoch = try runner.trainingSequences(key, augmentation: augmentation)
       .map(\.tokens.count).reduce(0, +)
-    let trials = tasks.map {
-      Trial(
-        task: $0, bias: key.bias, ratio: key.ratio, mitigation: key.mitigation, seed: key.seed)
-    }
     let begin = now()
     var steps: [(tokens: Int, at: Double)] = []
     var evaluations: [Double] = []
@@ -171,7 +170,7 @@ package struct Calibration: Hashable, Sendable {
       cold: first.at - begin, coldTokens: max(1, first.tokens),
       warm: trained.at - first.at, warmTokens: max(1, trained.tokens - first.tokens),
       evaluated: Dictionary(
-        uniqueKeysWithValues: zip(tasks.map(\.id), zip(starts, evaluations).map { $1 - $0 })))
+        uniqueKeysWithValues: zip(trials.map(\.task.id), zip(starts, evaluations).map { $1 - $0 })))
   }
 
   /// Seconds until the last text was there, and from then to the end.
