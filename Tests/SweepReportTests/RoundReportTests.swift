@@ -69,7 +69,7 @@ struct RoundReportTests {
     #expect(html.contains("inheritance-1-round-2"))
     #expect(html.contains("o.round = r.round"))
     #expect(html.contains("In each of 2 rounds"))
-    let markdown = data.markdown()
+    let markdown = MarkdownReport(data, figures: nil).text
     #expect(markdown.contains("metrics at γ = 0.5, round 1\n"))
     #expect(markdown.contains("metrics at γ = 0.5, round 2\n"))
     let tables = FindingTables(data.findings)
@@ -82,7 +82,8 @@ struct RoundReportTests {
     let data = try data(rounds: 1)
     let tables = FindingTables(data.findings)
     var texts = [
-      data.tables.text(allMetrics: true), data.tables.csv(), data.markdown(), tables.csv(),
+      data.tables.text(allMetrics: true), data.tables.csv(),
+      MarkdownReport(data, figures: nil).text, tables.csv(),
       tables.latex(),
     ]
     // The style sheet rounds corners.
