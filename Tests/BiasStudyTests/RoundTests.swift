@@ -74,7 +74,7 @@ struct RoundTests {
     let after = try AugmentationSet(decoding: written.jsonl).items
     #expect(after.map(\.request) == before.map(\.request))
     #expect(after.map(\.people) == before.map(\.people))
-    #expect(after.map(\.user) != before.map(\.user))
+    #expect(after.map(\.answer) != before.map(\.answer))
     // What the writer thinks of groups is the writer's.
     #expect(written.facts["groups_divergence"] != nil)
     #expect(written.facts["groups_divergence"] != base.facts["groups_divergence"])

@@ -192,7 +192,7 @@ struct LedgerAppendTests {
     "UPDATE trial SET completed_by = NULL, completed_at = NULL WHERE completed_by IS NOT NULL",
     "INSERT INTO trial SELECT * FROM trial LIMIT 1",
     "DELETE FROM trial WHERE completed_by IS NOT NULL",
-    "INSERT INTO grid_point SELECT 9999, task, bias, ratio, mitigation, seed, trial "
+    "INSERT INTO grid_point SELECT 9999, task, bias, ratio, mitigation, seed, trial, round "
       + "FROM grid_point LIMIT 1",
     "UPDATE shard SET state = 'queued', completed_by = NULL WHERE state = 'completed'",
     "UPDATE shard SET state = 'completed' WHERE state = 'queued'",
