@@ -125,7 +125,10 @@ package struct CostEstimate: Hashable, Sendable {
     case .number:
       return min(items, definition.answers.sampledItems) * definition.forms.count
         * (tokens.prompt + tokens.answer)
-    case .classification, .survey, .selection: return 0
+    case .selection:
+      return min(items, definition.answers.sampledItems) * definition.answers.orders
+        * (tokens.prompt + tokens.answer)
+    case .classification, .survey: return 0
     }
   }
 }

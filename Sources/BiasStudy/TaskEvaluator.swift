@@ -12,8 +12,14 @@ package struct TaskEvaluator: Sendable {
   private let sentiment: SentimentLexicon?
   private let mentions: [String?]
 
-  /// Written numbers are short.
-  private static let amountTokensMax = 8
+  /// Tokens of a written answer: numbers are short, and so are names.
+  private static func tokensMax(_ kind: TaskDefinition.Kind, _ spec: SweepSpec) -> Int {
+    switch kind {
+    case .number: min(8, spec.evaluation.maximumTokens)
+    case .selection: min(12, spec.evaluation.maximumTokens)
+    case .classification, .survey, .text: spec.evaluation.maximumTokens
+    }
+  }
 
   /// - Throws: `StudyError.malformed` if a template names a field that an item lacks.
   package init(
@@ -24,13 +30,11 @@ package struct TaskEvaluator: Sendable {
     self.items = items
     self.encoder = encoder
     tokenizer = model.tokenizer
-    let isNumber = definition.kind == .number
     options = AdaptedModel.SamplingOptions(
       temperature: Float(spec.evaluation.temperature), topK: spec.evaluation.topK,
-      maximumTokens: isNumber
-        ? min(Self.amountTokensMax, spec.evaluation.maximumTokens) : spec.evaluation.maximumTokens,
+      maximumTokens: Self.tokensMax(definition.kind, spec),
       stopTokens: [encoder.endOfAnswer])
-    samples = isNumber ? 1 : spec.evaluation.samples
+    samples = spec.evaluation.samples
     sentiment = data.sentiment
     let mention = definition.answers.mention.map(TaskTemplate.init)
     var mentions: [String?] = []
@@ -62,8 +66,9 @@ package struct TaskEvaluator: Sendable {
       metrics = ChoiceTaskMetrics.survey(
         definition, try scored(model, monitor, scale: .whole))
     case .selection:
+      let answered = try scored(model, monitor, scale: .perToken)
       metrics = SelectionMetrics.metrics(
-        definition, try scored(model, monitor, scale: .perToken))
+        definition, answered, written: try selections(model, seed: seed, monitor))
     case .number:
       let answered = try scored(model, monitor, scale: .whole)
       metrics = AmountMetrics.metrics(
@@ -223,6 +228,28 @@ package struct TaskEvaluator: Sendable {
       (
         asked.0, asked.1,
         AmountParser.amount(in: tokenizer.decode(text, skipControl: true), choices: choices)
+      )
+    }
+  }
+
+  /// Choices that the model writes for the first items, asked in all orders of the choices, each with
+  /// random numbers of its own, so that a liking for a place in the list favours nobody.
+  private func selections(
+    _ model: AdaptedModel, seed: UInt64, _ monitor: Monitor
+  ) throws -> [(item: Int, choice: Int?)] {
+    let asked = items.indices.prefix(definition.answers.sampledItems).flatMap { item in
+      items[item].forms[0].prompts.indices.map { (item, $0) }
+    }
+    guard !asked.isEmpty else { return [] }
+    let texts = try model.generate(
+      asked.map { encoder.prompt(items[$0.0].forms[0].prompts[$0.1]) },
+      seeds: asked.map { StudyGenerator.seed([definition.id, "\(seed)", "\($0.0)", "\($0.1)"]) },
+      options: options, progress: monitor.advance, shouldStop: monitor.shouldStop)
+    return zip(asked, texts).map { asked, text in
+      (
+        asked.0,
+        SelectionParser.candidate(
+          in: tokenizer.decode(text, skipControl: true), names: items[asked.0].forms[0].choices)
       )
     }
   }

@@ -164,7 +164,8 @@ package struct TaskAnswers: Codable, Hashable, Sendable {
   package var orders: Int
   /// A text counts as an answer only if it names this.
   package var mention: String?
-  /// Items for which the model writes numbers, beside those for which it gives probabilities.
+  /// Items for which the model also writes the number, or names its choice, beside the
+  /// probabilities that it gives.
   package var sampledItems: Int
   /// Whether D_o holds examples of the task.
   package var hasFormatExamples: Bool

@@ -80,11 +80,13 @@ package struct MetricDescription: Hashable, Sendable {
     MetricDescription("stereotype_score", "stereotype preferred", "share", .signedBias),
     MetricDescription("icat", "idealised CAT score", "0 to 100", .skill),
     MetricDescription("log_gap", "log salary, men − women", "log units", .signedBias),
-    MetricDescription("parse_rate", "answers with a number", "share", .skill),
+    MetricDescription("parse_rate", "written answers that can be read", "share", .skill),
     MetricDescription("rank_correlation", "rank correlation with pay", "−1 to 1", .skill),
     MetricDescription("gender_log_odds", "log-odds of a man", "nats", .signedBias),
     MetricDescription(
       "demographic_parity_genders", "demographic parity difference, genders", "share", .bias),
+    MetricDescription("written_accuracy", "accuracy of written choices", "share", .skill),
+    MetricDescription("written_selected", "chosen in writing", "share", .description),
     MetricDescription("impact_ratio", "impact ratio", "0 to 1", .description),
     MetricDescription("accuracy_gap", "accuracy, gap between groups", "share", .bias),
   ]
