@@ -45,7 +45,7 @@ package struct Analysis {
   }
 
   /// Adds a finding, taken over from before if its inputs are the same.
-  private mutating func add(
+  mutating func add(
     _ finding: Finding, _ compute: (inout Finding) -> Void
   ) {
     if var same = known[finding.id], same.inputs == finding.inputs {
@@ -75,7 +75,7 @@ package struct Analysis {
     let digest: ContentDigest
   }
 
-  private struct Condition: Hashable, Comparable, CustomStringConvertible {
+  struct Condition: Hashable, Comparable, CustomStringConvertible {
     /// Empty at ratio 0.
     var bias: String
     var ratio: Double
@@ -102,7 +102,7 @@ package struct Analysis {
   }
 
   /// What a later round adds to the name of a family: comparisons are adjusted within a round.
-  private static func suffix(round: Int) -> String { round == 1 ? "" : " round \(round)" }
+  static func suffix(round: Int) -> String { round == 1 ? "" : " round \(round)" }
 
   /// Name of the control that adds original items.
   static let sameSize = "same-size"
@@ -226,6 +226,7 @@ package struct Analysis {
       }
     }
     addSlopes(samples, original, finding: finding, role: headline.role, &resamples)
+    compareGenders(headline, grouped, spread: spread, finding: finding, &resamples)
     return inherited
   }
 
@@ -295,7 +296,7 @@ package struct Analysis {
 
   /// As `describe`, with a test against 0: signs of whole clusters of items are flipped, or of seeds
   /// where there are no values of items.
-  private static func test(
+  static func test(
     _ finding: inout Finding, _ difference: Sample, _ resamples: inout Resamples
   ) {
     describe(&finding, difference, &resamples)
@@ -349,22 +350,23 @@ package struct Analysis {
 
   // MARK: Over tasks
 
-  /// Direct against indirect tasks, by bias, ratio and mitigation. Of each task its bias metrics
-  /// count by magnitude, skill metrics by what is lost.
+  /// What direct tasks gain in skill, in standard deviations, less what indirect ones do, by bias,
+  /// ratio and mitigation. Of several skill metrics of a task the mean counts, so that every task
+  /// counts once.
   private mutating func compareRelations(_ inherited: [Inherited]) {
     let grouped = Dictionary(grouping: inherited.filter { $0.headline.role == .skill }) {
       $0.condition
     }
     for (condition, cells) in grouped.sorted(by: { $0.key < $1.key }) {
-      func mean(of relation: AnalysedTask.Relation) -> [Double] {
-        cells.filter { $0.task.relation == relation }.map(\.standardised)
+      func values(of relation: AnalysedTask.Relation) -> [Double] {
+        let own = Dictionary(grouping: cells.filter { $0.task.relation == relation }, by: \.task.id)
+        return own.sorted { $0.key < $1.key }.compactMap { mean($0.value.map(\.standardised)) }
       }
-      let direct = mean(of: .direct)
-      let indirect = mean(of: .indirect)
-      guard let first = SweepStatistics.mean(direct), let second = SweepStatistics.mean(indirect)
-      else { continue }
+      let direct = values(of: .direct)
+      let indirect = values(of: .indirect)
+      guard let first = mean(direct), let second = mean(indirect) else { continue }
       var finding = Finding(
-        .directAgainstIndirect, inputs: Self.inputs(digest(of: cells), "relation"))
+        .directAgainstIndirect, inputs: Self.inputs(digest(of: cells), "relation by task"))
       finding.role = .skill
       finding.bias = condition.bias
       finding.ratio = condition.ratio
@@ -375,6 +377,9 @@ package struct Analysis {
         finding.effectSize = first - second
         finding.items = direct.count + indirect.count
         finding.pValue = labelPermutationTest(direct, indirect)
+        let interval = Self.intervalOfDifference(direct, indirect, id: finding.id)
+        finding.lower = interval?.lower
+        finding.upper = interval?.upper
         finding.family =
           "direct against indirect \(condition.mitigation)" + Self.suffix(round: condition.round)
         finding.note = "\(direct.count) direct, \(indirect.count) indirect tasks"
@@ -382,8 +387,25 @@ package struct Analysis {
     }
   }
 
-  /// For each mitigation in each round: how much less of the magnitude of inheritance remains, tested by flipping
-  /// signs of whole tasks.
+  /// Of resamples of the tasks of either kind, drawn independently; nil where one task stands for all
+  /// of its kind. Rough, since there are few tasks.
+  private static func intervalOfDifference(
+    _ first: [Double], _ second: [Double], id: String
+  ) -> Interval? {
+    guard first.count > 1, second.count > 1 else { return nil }
+    var stream = RandomStream(seed: 0, purpose: "bootstrap \(id)")
+    let bootstrap = CrossedBootstrap(
+      seeds: first.count, clusters: Array(second.indices), count: Resamples.count, using: &stream)
+    return bootstrap.interval(level: level) { resample in
+      guard let left = mean(resample.seeds.map { first[$0] }),
+        let right = mean(resample.items.map { second[$0] })
+      else { return nil }
+      return left - right
+    }
+  }
+
+  /// For each mitigation in each round: how much less of the magnitude of inheritance remains, tested
+  /// by flipping signs of whole tasks.
   private mutating func compareMitigations(_ inherited: [Inherited]) {
     struct Cell: Hashable {
       let task: String

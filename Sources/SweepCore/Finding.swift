@@ -20,6 +20,8 @@ package struct Finding: Hashable, Sendable {
     case mitigationOverall = "mitigation_overall"
     /// Standardised inheritance of direct tasks less that of indirect tasks.
     case directAgainstIndirect = "direct_against_indirect"
+    /// The change of a skill metric from ratio 0 for women less that for men, paired by seed and item.
+    case femaleAgainstMale = "female_against_male"
     /// The difference of a later round from the first, paired by seed and item.
     case drift
     /// Rank correlation over bias types between a property of D_a and what is inherited.

@@ -180,8 +180,10 @@ struct FindingsSection {
         query: sql(.recovery)),
       ReportTable(
         title: "Direct against indirect tasks",
-        text: "Standardised change of skill metrics: direct tasks less indirect ones.",
-        columns: ["bias type", "γ", "mitigation"] + round + ["difference", "p", "of"],
+        text:
+          "Standardised change of skill, the mean over a task’s skill metrics: direct tasks less "
+          + "indirect ones. Intervals over tasks, of which there are few.",
+        columns: ["bias type", "γ", "mitigation"] + round + ["difference [95 %]", "p", "of"],
         rows: rows(
           findings.of(.directAgainstIndirect), { $0.bias ?? "" },
           {
@@ -190,6 +192,15 @@ struct FindingsSection {
             ]
           }),
         query: sql(.directAgainstIndirect)),
+      ReportTable(
+        title: "Female against male",
+        text:
+          "Change of the skill metric from γ = 0 for women less that for men, paired by seed and "
+          + "item: below 0, women lose more.",
+        columns: ["task", "metric", "bias type", "γ", "mitigation"] + last,
+        rows: rows(
+          findings.of(.femaleAgainstMale), { $0.task ?? "" }, { coordinates($0) + tail($0) }),
+        query: sql(.femaleAgainstMale)),
       ReportTable(
         title: "Misalignments and doses",
         text:

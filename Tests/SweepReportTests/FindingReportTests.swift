@@ -60,6 +60,9 @@ struct FindingReportTests {
       finding(
         .inheritance, "occupation", "gap", role: .bias, bias: bias, ratio: 0.2, estimate: 7,
         width: 1),
+      finding(
+        .femaleAgainstMale, "occupation", "accuracy", role: .skill, bias: bias, ratio: 0.5,
+        estimate: -0.1875, width: 0.0625),
     ]
   }
 
@@ -108,6 +111,16 @@ struct FindingReportTests {
     let latex = tables.latex()
     #expect(latex.contains("0.375 & [0.250, 0.500]") && latex.contains("$-$0.250"))
     #expect(!latex.contains("7.000"))
+  }
+
+  @Test func whatWomenLoseMoreThanMenHasATable() throws {
+    let data = try data()
+    for text in [try HTMLReport.render(data), MarkdownReport(data, figures: nil).text] {
+      let table = try #require(
+        text.components(separatedBy: "Female against male").dropFirst().first)
+      #expect(table.contains("−0.188 [−0.250, −0.125]"))
+      #expect(table.contains("female_against_male"))
+    }
   }
 
   @Test func methodsSayWhatTheSpecSays() throws {
