@@ -42,6 +42,38 @@ private struct Golden: Decodable {
     let value: Double
     let mean_distance: Double
   }
+  /// Percentile intervals of 95 %.
+  struct Bootstraps: Decodable {
+    struct Interval: Decodable {
+      let lower: Double
+      let upper: Double
+      /// Standard error of the statistic.
+      let error: Double
+    }
+    struct Mean: Decodable {
+      let values: [Double]
+      let interval: Interval
+    }
+    struct Paired: Decodable {
+      let first: [Double]
+      let second: [Double]
+      let interval: Interval
+    }
+    struct Crossed: Decodable {
+      let seeds: [Double]
+      let items: [Double]
+      let interval: Interval
+    }
+    struct Clustered: Decodable {
+      let clusters: [[Double]]
+      let interval: Interval
+    }
+    let resamples: Double
+    let mean: Mean
+    let paired: Paired
+    let crossed: Crossed
+    let clustered: Clustered
+  }
   let sample: Sample
   let ranks: [Ranks]
   let sign_flip: [SignFlip]
@@ -49,6 +81,7 @@ private struct Golden: Decodable {
   let rank_correlation: [RankCorrelation]
   let line: [Line]
   let discrepancy: [Discrepancy]
+  let bootstrap: Bootstraps
 
   static func load() throws -> Golden {
     let url = try #require(
@@ -184,6 +217,45 @@ private func stream(_ purpose: String = "test") -> RandomStream {
 }
 
 @Suite struct BootstrapTests {
+  private static let resamples = 50_000
+
+  /// - Parameter values: `[seed][item]`.
+  private func expect(
+    _ values: [[Double]], clusters: [Int]? = nil, _ expected: Golden.Bootstraps.Interval,
+    of theirs: Double
+  ) throws {
+    var random = stream("golden")
+    let bootstrap = CrossedBootstrap(
+      seeds: values.count, clusters: clusters ?? Array(values[0].indices), count: Self.resamples,
+      using: &random)
+    let found = try #require(bootstrap.intervalOfMean(values))
+    // A quantile of B draws has the standard error √(p (1 − p) / B) / density; the density of the
+    // mean at its 2.5 % quantile is that of the normal distribution, 0.0584 / its standard error.
+    // Both sides are drawn; five standard errors.
+    let draws = (0.025 * 0.975 * (1 / Double(Self.resamples) + 1 / theirs)).squareRoot()
+    let tolerance = 5 * draws / 0.0584 * expected.error
+    #expect(abs(found.lower - expected.lower) < tolerance)
+    #expect(abs(found.upper - expected.upper) < tolerance)
+    // Fine enough to tell it from an interval that is a twentieth too wide or too narrow.
+    #expect(tolerance < (expected.upper - expected.lower) / 20)
+  }
+
+  @Test func intervalsAreSciPys() throws {
+    let golden = try Golden.load().bootstrap
+    let theirs = golden.resamples
+    try expect([golden.mean.values], golden.mean.interval, of: theirs)
+    let differences = zip(golden.paired.first, golden.paired.second).map { $0 - $1 }
+    try expect([differences], golden.paired.interval, of: theirs)
+    // Seeds and items are drawn independently, clusters whole.
+    let crossed = golden.crossed.seeds.map { seed in golden.crossed.items.map { seed + $0 } }
+    try expect(crossed, golden.crossed.interval, of: theirs)
+    let clusters = golden.clustered.clusters
+    try expect(
+      [clusters.flatMap(\.self)],
+      clusters: clusters.indices.flatMap { index in clusters[index].map { _ in index } },
+      golden.clustered.interval, of: theirs)
+  }
+
   /// All resamples of three values, each as likely: the percentile interval of the mean is known.
   @Test func intervalApproachesTheEnumeratedOne() throws {
     let values = [0.0, 1.0, 5.0]
