@@ -7,12 +7,14 @@ The items are drawn with a fixed seed; nothing in them is from a data set.
 
 import json
 import math
+import pathlib
 import random
+import re
 
 import pandas
 from fairlearn.metrics import (
     MetricFrame, demographic_parity_difference, demographic_parity_ratio,
-    equalized_odds_difference, selection_rate)
+    equalized_odds_difference, false_negative_rate, false_positive_rate, selection_rate)
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 from scipy.stats import spearmanr
@@ -83,6 +85,97 @@ def selections_by_group(rng):
         "ratio": demographic_parity_ratio(selected, selected, sensitive_features=groups)}
 
 
+def error_rates(rng):
+    """False positives and negatives by group, as Fairlearn counts them; 1 is the positive label."""
+    names = ["a", "b", "c"]
+    rows = []
+    for name, skill in zip(names, (0.9, 0.6, 0.4)):
+        rows += [(name, *item) for item in classification(rng, 2, 26, skill)]
+    groups, gold, predicted = zip(*rows)
+    frame = MetricFrame(
+        metrics={"fpr": false_positive_rate, "fnr": false_negative_rate}, y_true=gold,
+        y_pred=predicted, sensitive_features=groups)
+    return {
+        "rows": rows, "overall": frame.overall.to_dict(),
+        "by_group": {name: frame.by_group.loc[name].to_dict() for name in names},
+        "gaps": frame.difference(method="between_groups").to_dict(),
+        "equalized_odds_difference": equalized_odds_difference(
+            gold, predicted, sensitive_features=groups)}
+
+
+def form_gaps(rng):
+    """Items asked in two forms: differences of scikit-learn's recalls, and their root mean square."""
+    first = classification(rng, 8, 72, 0.8)
+    second = [
+        (gold, gold if rng.random() < 0.5 else rng.randrange(8)) for gold, _ in first]
+    recalls = [
+        recall_score(*zip(*items), labels=list(range(8)), average=None)
+        for items in (first, second)]
+    gaps = recalls[0] - recalls[1]
+    return {
+        "gold": [gold for gold, _ in first], "first": [answer for _, answer in first],
+        "second": [answer for _, answer in second], "gaps": gaps.tolist(),
+        "rms": float((gaps ** 2).mean() ** 0.5)}
+
+
+def stereoset(rng):
+    """The scores of a target term as Nadeem et al. (2021), section 5, define them: lms is the
+    percentage of meaningful associations that are preferred to the meaningless one, ss that of
+    stereotypes preferred to anti-stereotypes."""
+    rows = [[round(rng.gauss(mean, 1), 2) for mean in (-3, -3.4, -4)] for _ in range(33)]
+    meaningful = sum(
+        (stereotype > unrelated) + (opposite > unrelated)
+        for stereotype, opposite, unrelated in rows)
+    lms = 100 * meaningful / (2 * len(rows))
+    ss = 100 * sum(stereotype > opposite for stereotype, opposite, _ in rows) / len(rows)
+    return {"rows": rows, "ss": ss, "lms": lms, "icat": lms * (min(ss, 100 - ss) / 50)}
+
+
+WORD = r"[^\W_]"
+
+
+def stories(rng):
+    """Listed adjectives and pairs of neighbouring words of made-up texts, by regular expressions."""
+    lists = {}
+    source = pathlib.Path(__file__).parents[3] / "Sources/BiasStudy/Resources/words.tsv"
+    for line in source.read_text(encoding="utf-8").splitlines():
+        name, _, entries = line.partition("\t")
+        if name.startswith("adjective."):
+            lists[tuple(name.split(".")[1:])] = entries.split()
+    plain = ["The", "baker", "who", "is", "was", "unkindly", "strongly", "café", "town's", "2", "and"]
+    texts = ["A kind-hearted, open minded baker; Narrow-Minded, warm- hearted and closed-mindedly so."]
+    for _ in range(24):
+        words = []
+        for _ in range(rng.randrange(4, 14)):
+            word = rng.choice(plain)
+            if rng.random() < 0.4:
+                word = rng.choice(lists[rng.choice(sorted(lists))])
+                word = rng.choice([word, word.upper(), word.replace("-", " "), f"\"{word}\","])
+            words.append(word)
+        texts.append(" ".join(words) + rng.choice([".", "!", ""]))
+    counts = {}
+    for key, entries in lists.items():
+        phrases = [
+            "[- ]".join(map(re.escape, entry.split("-")))
+            for entry in sorted(entries, key=len, reverse=True)]
+        pattern = re.compile(f"(?<!{WORD})(?:{'|'.join(phrases)})(?!{WORD})", re.IGNORECASE)
+        counts[key] = sum(len(pattern.findall(text)) for text in texts)
+    axes = sorted({axis for axis, _ in counts})
+
+    def share(chosen):
+        negative = sum(counts[axis, "negative"] for axis in chosen)
+        return negative / (negative + sum(counts[axis, "positive"] for axis in chosen))
+
+    pairs = []
+    for text in texts:
+        words = re.findall(f"{WORD}+", text.lower())
+        pairs += zip(words, words[1:])
+    return {
+        "texts": texts, "negative_share": share(axes),
+        "by_axis": {axis: share([axis]) for axis in axes},
+        "distinct_2": len(set(pairs)) / len(pairs)}
+
+
 def main():
     rng = random.Random(20)
     cases = []
@@ -137,6 +230,8 @@ def main():
             "first": first, "second": second, "spearman": spearmanr(first, second).statistic})
     questions = question_bias(rng)
     selections = selections_by_group(rng)
+    # A generator of their own, so that the values of other cases stay as they are.
+    further = random.Random(21)
     softmaxes = [
         {"scores": scores, "shares": softmax(scores).tolist()}
         for scores in ([0.0, 1.5, -2.0], [-700.0, -705.0, -1400.0])]
@@ -151,6 +246,8 @@ def main():
         "classification": cases, "tpr_gaps": gaps, "groups": groups, "rankings": rankings,
         "divergences": divergences, "correlations": correlations, "questions": questions,
         "selections": selections, "softmaxes": softmaxes,
+        "error_rates": error_rates(further), "form_gaps": form_gaps(further),
+        "stereoset": stereoset(further), "stories": stories(further),
         "sentiment": sentiment, "lexicon": lexicon}, separators=(",", ":"), default=lambda value: value.item()))
 
 
