@@ -71,6 +71,14 @@ package struct Calibration: Hashable, Sendable {
     small.data.originalItems = part(spec.data.originalItems)
     small.data.formatItems = part(spec.data.formatItems)
     small.data.testItems = min(spec.data.testItems, testItems)
+    // As large a share of the test items is answered in words as in the sweep.
+    let asked = Double(small.data.testItems) / Double(spec.data.testItems)
+    small.taskDefinitions = TaskDefinitions(
+      spec.definedTasks.map { task in
+        var task = task
+        task.answers.sampledItems = Int((Double(task.answers.sampledItems) * asked).rounded(.up))
+        return task
+      })
     small.training.epochs = epochs
     let biases = representatives(spec)
     small.biases = biases.isEmpty ? [.neutral] : biases

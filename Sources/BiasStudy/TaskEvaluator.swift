@@ -26,7 +26,7 @@ package struct TaskEvaluator: Sendable {
     _ tasks: TaskItems, items: [TaskItem], spec: SweepSpec, data: StudyData, model: LanguageModel,
     encoder: PromptEncoder
   ) throws(StudyError) {
-    definition = tasks.definition
+    definition = spec.taskDefinitions[tasks.definition.id] ?? tasks.definition
     self.items = items
     self.encoder = encoder
     tokenizer = model.tokenizer
