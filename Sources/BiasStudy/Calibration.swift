@@ -72,11 +72,13 @@ package struct Calibration: Hashable, Sendable {
     small.data.formatItems = part(spec.data.formatItems)
     small.data.testItems = min(spec.data.testItems, testItems)
     // As large a share of the test items is answered in words as in the sweep.
-    let asked = Double(small.data.testItems) / Double(spec.data.testItems)
     small.taskDefinitions = TaskDefinitions(
       spec.definedTasks.map { task in
+        let items = task.testItems(spec.data.testItems)
+        let written = Double(min(task.answers.sampledItems, items)) / Double(max(1, items))
         var task = task
-        task.answers.sampledItems = Int((Double(task.answers.sampledItems) * asked).rounded(.up))
+        task.answers.sampledItems = Int(
+          (written * Double(task.testItems(small.data.testItems))).rounded(.up))
         return task
       })
     small.training.epochs = epochs
@@ -119,6 +121,11 @@ package struct Calibration: Hashable, Sendable {
         augmentation: nil
       ).map(\.tokens.count).reduce(0, +))
 
+    if biases.isEmpty {
+      // Nothing of D_a was made here: its items count as original ones.
+      rates.tokensPerAugmentedItem = rates.originalTokens / Double(max(1, original))
+      rates.augmentedToken = rates.originalToken
+    }
     // Asked again, so that the outputs of frozen layers are at hand.
     guard let second = try tune(biases.first) else { return rates }
     if !biases.isEmpty {

@@ -79,7 +79,18 @@ package struct CoordinatorServer: Sendable {
         return nil
       }
       group.addTask {
-        try artifacts.retain(await coordinator.artifactsInUse)
+        let used = await coordinator.artifactsInUse
+        let missing = used.filter { !artifacts.contains($0) }
+        if let example = missing.map(\.description).min() {
+          // What completed shards made is not made again, and some of it may never be asked for.
+          logger.error(
+            "artifacts missing, shards that need them will fail",
+            metadata: [
+              "count": "\(missing.count)", "directory": "\(artifacts.directory.path)",
+              "example": "\(example)",
+            ])
+        }
+        try artifacts.retain(used)
         // Nil if the server could not listen, which the other task reports.
         guard let address = await transport.listeningAddress else { return nil }
         try await listening(address.ipv4?.port ?? address.ipv6?.port ?? port)

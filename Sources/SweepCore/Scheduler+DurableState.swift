@@ -179,7 +179,8 @@ extension Scheduler {
       expect(expiryAt: deadline)
     }
     guard !records.contains(where: { $0.state == .leased([]) }) else { return nil }
-    unsettled = records.indices.count { !isSettled($0) }
+    let hopeless = hopeless
+    unsettled = records.indices.count { !records[$0].state.isCompleted && !hopeless[$0] }
     joined = state.joined
     drained = state.drained
     hosts = state.hosts

@@ -38,9 +38,24 @@ extension Scheduler {
   /// Whether nothing more can happen to the shard unless somebody asks for it.
   func isSettled(_ ordinal: Int) -> Bool { records[ordinal].state.isFinal || isStuck(ordinal) }
 
+  /// Whether each shard is given up, or waits for one that is: in one pass, since a shard comes after
+  /// the one that it waits for.
+  var hopeless: [Bool] {
+    var hopeless = [Bool](repeating: false, count: records.count)
+    for ordinal in records.indices {
+      switch records[ordinal].state {
+      case .quarantined, .cancelled: hopeless[ordinal] = true
+      case .blocked: hopeless[ordinal] = needed(by: ordinal).map { hopeless[$0] } ?? false
+      case .queued, .leased, .completed: break
+      }
+    }
+    return hopeless
+  }
+
   /// Numbers for progress displays.
   package var summary: SweepSummary {
     var summary = SweepSummary()
+    let hopeless = hopeless
     for (ordinal, record) in records.enumerated() {
       let trials = record.shard.trials
       let done = trials.count { completedTrials.contains($0.id) }
@@ -66,7 +81,7 @@ extension Scheduler {
         summary.shardsCancelled += 1
         summary.trialsFailed += trials.count - done
       case .blocked:
-        if isStuck(ordinal) { summary.trialsFailed += trials.count - done }
+        if hopeless[ordinal] { summary.trialsFailed += trials.count - done }
       case .queued: break
       }
     }

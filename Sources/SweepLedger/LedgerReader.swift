@@ -109,7 +109,13 @@ package final class LedgerReader: Sendable {
       let costLeft =
         try Double.fetchOne(
           database,
-          sql: "SELECT coalesce(sum(cost), 0) FROM shard WHERE state IN ('queued', 'leased')")
+          sql: """
+            WITH RECURSIVE hopeless (id) AS (
+              SELECT id FROM shard WHERE state IN ('quarantined', 'cancelled')
+              UNION SELECT shard.id FROM shard JOIN hopeless ON shard.dependency = hopeless.id)
+            SELECT coalesce(sum(cost), 0) FROM shard
+            WHERE state IN ('queued', 'leased') AND id NOT IN (SELECT id FROM hopeless)
+            """)
         ?? 0
       let busy = try Double.fetchOne(
         database,

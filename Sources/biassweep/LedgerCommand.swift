@@ -93,8 +93,8 @@ struct LedgerCommand: ParsableCommand {
       abstract: "Copy a ledger, also while its sweep runs.",
       discussion: """
         The copy is one file that stands alone and holds the state of one instant. It is a ledger \
-        like any other: the sweep can go on with it. Artifacts are not copied; what is missing is \
-        made anew.
+        like any other: the sweep can go on with it, if LEDGER.artifacts is copied to COPY.artifacts \
+        afterwards: what completed shards made is not made again.
 
         EXAMPLE:
           biassweep ledger backup --ledger smoke.ledger smoke-monday.ledger

@@ -94,11 +94,13 @@ struct PlanEstimate {
       seconds += calibration.seconds(shard, spec: spec)
       let cost = CostEstimate(shard, spec: spec, tasks: tasks)
       tokens += cost.generated + cost.evaluated
-      guard case .fineTune(let key, _) = shard.work else { continue }
+      guard case .fineTune(let key, let trials) = shard.work else { continue }
       let trained = calibration.trainedTokens(key, spec: spec)
       tokens += Int(trained)
       if !keepsTrunk {
-        seconds += (trained + Double(cost.evaluated)) * calibration.frozenToken
+        // What is written passes all layers each time, and was measured so.
+        let written = trials.reduce(0) { $0 + CostEstimate.writtenTokens($1.task, spec: spec) }
+        seconds += (trained + Double(cost.evaluated - written)) * calibration.frozenToken
       }
     }
     basis =
