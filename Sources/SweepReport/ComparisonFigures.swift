@@ -29,7 +29,7 @@ enum ComparisonFigures {
     let map = HeatMap(
       title: title,
       description: "Tasks by mitigations: share of the inherited bias that is taken off.",
-      rows: tasks, columns: mitigations, cells: cells)
+      rows: tasks.map(findings.name), columns: mitigations, cells: cells)
     return Figure(
       name: "recovery", title: title,
       caption:
@@ -69,7 +69,7 @@ enum ComparisonFigures {
           let shift = (Double(index) - Double(present.count - 1) / 2) * 0.22
           return ScatterPlot.Point(
             x: Double(place) + shift, y: size,
-            detail: "\(finding.task ?? ""), \(finding.metric ?? ""), \(biases[place]): "
+            detail: "\(findings.name(finding.task)), \(finding.metric ?? ""), \(biases[place]): "
               + NumberText.signed(size, decimals: 2))
         })
     }
@@ -87,7 +87,9 @@ enum ComparisonFigures {
       name: "relations", title: "Direct against indirect tasks",
       caption:
         "Each point is a skill metric of a task, without mitigation, in standard deviations of "
-        + "the test items; below 0 skill is lost. Bias types: \(numbered.joined(separator: ", ")).",
+        + "the test items; below 0 skill is lost. Bias types: \(numbered.joined(separator: ", "))."
+        + findings.remark(
+          pooling: spec.tasks.filter { task in inherited.contains { $0.task == task } }),
       panels: [plot.panel(id: "relations-1")],
       key: series.map {
         Figure.Key(svg: SeriesStyle($0.style).markerSample, text: "\($0.name) tasks")

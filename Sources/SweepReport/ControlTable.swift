@@ -17,7 +17,7 @@ enum ControlTable {
         ReportTable.Row(
           name: isPlacebo ? "placebo" : "planted",
           cells: [
-            task, finding.metric ?? "", finding.bias ?? "",
+            findings.name(task), finding.metric ?? "", finding.bias ?? "",
             finding.ratio.map(NumberText.plain) ?? "", finding.text,
             verdict(finding, isPlacebo: isPlacebo),
           ])

@@ -63,7 +63,7 @@ struct DoseResponse {
           panels.append(plot.panel(id: "dose-\(index + 1)-p\(panels.count + 1)"))
           rows.append(
             ReportTable.Row(
-              name: task,
+              name: findings.name(task),
               cells: [
                 metric, dose.name, association?.correlationText ?? NumberText.missing,
                 association?.pValue.map { NumberText.fixed($0) } ?? NumberText.missing,

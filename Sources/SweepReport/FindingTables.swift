@@ -34,6 +34,22 @@ package struct FindingTables: Sendable {
     ) { first, _ in first }
   }
 
+  /// A task's name for a row that is about it, which says so where the task has no skill.
+  func name(_ task: String?) -> String {
+    guard let task else { return "" }
+    return withoutSkill.contains(task) ? "\(task) (no skill)" : task
+  }
+
+  /// A sentence, with a space before it, on those of the pooled tasks that have no skill; empty where
+  /// all have.
+  func remark(pooling tasks: [String]) -> String {
+    let without = tasks.filter(withoutSkill.contains)
+    guard !without.isEmpty else { return "" }
+    return without.count == 1
+      ? " \(without[0]) is among them without skill, and is not interpretable."
+      : " \(without.joined(separator: ", ")) are among them without skill, and are not interpretable."
+  }
+
   /// What names a round beside others in titles; empty where there is one.
   func suffix(round: Int) -> String { hasRounds ? ", round \(round)" : "" }
 
@@ -103,7 +119,7 @@ package struct FindingTables: Sendable {
         finding.lower.flatMap { lower in
           finding.upper.map { "[\(NumberText.fixed(lower)), \(NumberText.fixed($0))]" }
         } ?? "--"
-      return [finding.task ?? "", finding.metric ?? "", finding.bias ?? ""]
+      return [name(finding.task), finding.metric ?? "", finding.bias ?? ""]
         + (hasRounds ? ["\(finding.round)"] : []) + [
           finding.ratio.map(NumberText.plain) ?? "", number(finding.estimate), interval,
           number(finding.adjustedPValue),

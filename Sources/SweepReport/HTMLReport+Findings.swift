@@ -3,6 +3,8 @@ import SweepCore
 /// The report's part on what was found, under the names that findings.mustache uses.
 struct FindingsSection {
   let isEmpty: Bool
+  /// Whether more results may have come since the findings were recorded.
+  let mayLag: Bool
   let skills: [SkillRow]
   let hasSkills: Bool
   let skillQuery = """
@@ -27,6 +29,7 @@ struct FindingsSection {
     let findings = FindingTables(data.findings)
     let spec = data.sweep.spec
     isEmpty = data.findings.isEmpty
+    mayLag = !isEmpty && data.status.completed < data.status.trials
     let round = findings.hasRounds ? ", round" : ""
     query = """
       SELECT kind, task, metric, bias, ratio, mitigation\(round), predictor, estimate, lower, upper,
@@ -35,15 +38,15 @@ struct FindingsSection {
       """
     skills = findings.of(.skill).map { finding in
       SkillRow(
-        task: finding.task ?? "", metric: finding.metric ?? "", estimate: finding.levelText,
+        task: findings.name(finding.task), metric: finding.metric ?? "",
+        estimate: finding.levelText,
         verdict: finding.note ?? "above chance")
     }
     hasSkills = !skills.isEmpty
     let maps = findings.rounds.flatMap { round in
       [HeadlineRole.bias, .skill].enumerated().compactMap { index, role in
         Self.map(
-          findings, role: role, round: round, tasks: spec.tasks,
-          biases: spec.biases.map(\.rawValue),
+          findings, role: role, round: round, spec: spec,
           name: "inheritance-\(index + 1)" + (round == 1 ? "" : "-round-\(round)"))
       }
     }
@@ -54,7 +57,7 @@ struct FindingsSection {
         ComparisonFigures.recovery(findings, spec), ComparisonFigures.relations(findings, spec),
       ].compactMap(\.self) + doses.figures
     tables =
-      [ControlTable.table(findings, spec)].compactMap(\.self) + Self.tables(findings)
+      [ControlTable.table(findings, spec)].compactMap(\.self) + Self.tables(findings, spec)
       + [doses.table].compactMap(\.self)
     excluded = Self.excluded(findings)
     hasExcluded = !excluded.isEmpty
@@ -64,24 +67,27 @@ struct FindingsSection {
   // MARK: Heat maps
 
   private static func map(
-    _ findings: FindingTables, role: HeadlineRole, round: Int, tasks: [String], biases: [String],
-    name: String
+    _ findings: FindingTables, role: HeadlineRole, round: Int, spec: SweepSpec, name: String
   ) -> Figure? {
     let inherited = findings.headlineInheritance(role: role, round: round).filter {
       $0.effectSize != nil
     }
     guard let ratio = inherited.first?.ratio else { return nil }
-    let rows = tasks.filter { task in inherited.contains { $0.task == task } }
-    let cells = rows.map { task in
+    let biases = spec.biases.map(\.rawValue)
+    let rows = spec.tasks.compactMap { task in
+      metric(of: task, role: role, among: inherited, spec).map { (task: task, metric: $0) }
+    }
+    let cells = rows.map { row in
       biases.map { bias -> HeatMap.Cell? in
-        // Of several metrics of a role the first one in the task's order stands for it.
-        guard let finding = inherited.first(where: { $0.task == task && $0.bias == bias }),
-          let size = finding.effectSize
+        guard
+          let finding = inherited.first(where: {
+            $0.task == row.task && $0.metric == row.metric && $0.bias == bias
+          }), let size = finding.effectSize
         else { return nil }
         return HeatMap.Cell(
           value: size,
-          isFaint: findings.withoutSkill.contains(task) || !finding.excludesZero,
-          detail: "\(task), \(bias): \(finding.metric ?? "") \(finding.text)")
+          isFaint: findings.withoutSkill.contains(row.task) || !finding.excludesZero,
+          detail: "\(row.task), \(bias): \(row.metric) \(finding.text)")
       }
     }
     let what = role == .bias ? "bias metrics" : "skill metrics"
@@ -90,21 +96,35 @@ struct FindingsSection {
     let map = HeatMap(
       title: title,
       description: "Tasks by bias types, in standard deviations of the items at ratio 0.",
-      rows: rows, columns: biases, cells: cells)
+      rows: rows.map { findings.name($0.task) }, columns: biases, cells: cells)
+    let named = rows.map { "\($0.task): \(MetricDescription(name: $0.metric).label)" }
     return Figure(
       name: name, title: title,
       caption:
         "Change of \(what) from γ = 0 to γ = \(NumberText.plain(ratio))"
         + "\(findings.suffix(round: round)) without mitigation, in standard deviations of the test "
-        + "items (Glass’s Δ). Pale: the 95 % interval holds 0, or the task has no skill.",
+        + "items (Glass’s Δ). Pale: the 95 % interval holds 0, or the task has no skill. Of each task "
+        + "the first such metric of its definition: \(named.joined(separator: "; ")).",
       panels: [map.panel(id: name)],
       query: ResultQuery.inheritance(
-        role: role, ratio: ratio, round: findings.hasRounds ? round : nil))
+        role: role, ratio: ratio, round: findings.hasRounds ? round : nil, metrics: rows))
+  }
+
+  /// The metric that stands for a task among those of a role that can be standardised: the first in
+  /// the order of the task's definition.
+  private static func metric(
+    of task: String, role: HeadlineRole, among inherited: [Finding], _ spec: SweepSpec
+  ) -> String? {
+    let present = inherited.filter { $0.task == task }.compactMap(\.metric)
+    let defined = spec.taskDefinitions[task]?.headlines ?? []
+    return defined.first { $0.role.rawValue == role.rawValue && present.contains($0.metric) }?
+      .metric
+      ?? present.first
   }
 
   // MARK: Tables
 
-  private static func tables(_ findings: FindingTables) -> [ReportTable] {
+  private static func tables(_ findings: FindingTables, _ spec: SweepSpec) -> [ReportTable] {
     func sql(_ kinds: Finding.Kind...) -> String {
       let list = kinds.map { "'\($0.rawValue)'" }.joined(separator: ", ")
       return "SELECT * FROM finding WHERE kind IN (\(list));"
@@ -119,6 +139,15 @@ struct FindingsSection {
         finding.metric ?? "", finding.bias ?? "", finding.ratio.map(NumberText.plain) ?? "",
         finding.mitigation ?? "",
       ]
+    }
+    func isPlacebo(_ task: String?) -> Bool {
+      task.flatMap { spec.taskDefinitions[$0] }?.relation == .placebo
+    }
+    /// The tasks of what is standardised and matches, in the spec's order.
+    func pooled(_ matches: (Finding) -> Bool) -> [String] {
+      let found = findings.of(.inheritance) { $0.effectSize != nil && matches($0) }
+      let tasks = Set(found.compactMap(\.task))
+      return spec.tasks.filter(tasks.contains)
     }
     let round = findings.hasRounds ? ["round"] : []
     let last = round + ["estimate [95 %]", "p (Holm)"]
@@ -135,7 +164,7 @@ struct FindingsSection {
           "Change of the metric from the first round, whose D_a the base model wrote, to a later one, "
           + "paired by seed and item.",
         columns: ["task", "metric", "bias type", "γ", "mitigation"] + last,
-        rows: rows(findings.of(.drift), { $0.task ?? "" }, { coordinates($0) + tail($0) }),
+        rows: rows(findings.of(.drift), { findings.name($0.task) }, { coordinates($0) + tail($0) }),
         query: sql(.drift)),
       ReportTable(
         title: "Slope over the bias ratio",
@@ -143,7 +172,7 @@ struct FindingsSection {
           "Change of the metric per unit of γ, least squares over all ratios, without mitigation.",
         columns: ["task", "metric", "bias type"] + last,
         rows: rows(
-          findings.of(.slope) { $0.mitigation == "none" }, { $0.task ?? "" },
+          findings.of(.slope) { $0.mitigation == "none" }, { findings.name($0.task) },
           { [$0.metric ?? "", $0.bias ?? ""] + tail($0) }),
         query: sql(.slope)),
       ReportTable(
@@ -151,13 +180,14 @@ struct FindingsSection {
         text: "What D_a does beyond making the training data larger.",
         columns: ["task", "metric", "bias type", "γ", "mitigation"] + last,
         rows: rows(
-          findings.of(.againstSameSize), { $0.task ?? "" }, { coordinates($0) + tail($0) }),
+          findings.of(.againstSameSize), { findings.name($0.task) }, { coordinates($0) + tail($0) }),
         query: sql(.againstSameSize)),
       ReportTable(
         title: "Mitigations over all tasks",
         text:
           "How much of the standardised inheritance a mitigation takes off, over all tasks, bias "
-          + "types and ratios; signs of whole tasks are flipped for p.",
+          + "types and ratios; signs of whole tasks are flipped for p."
+          + findings.remark(pooling: pooled { $0.mitigation != "none" && !isPlacebo($0.task) }),
         columns: ["mitigation", "metrics"] + round + ["estimate [95 %]", "p", "p (Holm)", "of"],
         rows: rows(
           findings.of(.mitigationOverall), { $0.mitigation ?? "" },
@@ -175,14 +205,15 @@ struct FindingsSection {
           "1 − inheritance with the mitigation / inheritance without, where the latter is certain.",
         columns: ["task", "metric", "bias type", "γ", "mitigation"] + round + ["recovery [95 %]"],
         rows: rows(
-          findings.of(.recovery) { $0.estimate != nil }, { $0.task ?? "" },
+          findings.of(.recovery) { $0.estimate != nil }, { findings.name($0.task) },
           { coordinates($0) + ofRound($0) + [$0.text] }),
         query: sql(.recovery)),
       ReportTable(
         title: "Direct against indirect tasks",
         text:
           "Standardised change of skill, the mean over a task’s skill metrics: direct tasks less "
-          + "indirect ones. Intervals over tasks, of which there are few.",
+          + "indirect ones. Intervals over tasks, of which there are few."
+          + findings.remark(pooling: pooled { $0.role == .skill && !isPlacebo($0.task) }),
         columns: ["bias type", "γ", "mitigation"] + round + ["difference [95 %]", "p", "of"],
         rows: rows(
           findings.of(.directAgainstIndirect), { $0.bias ?? "" },
@@ -199,7 +230,8 @@ struct FindingsSection {
           + "item: below 0, women lose more.",
         columns: ["task", "metric", "bias type", "γ", "mitigation"] + last,
         rows: rows(
-          findings.of(.femaleAgainstMale), { $0.task ?? "" }, { coordinates($0) + tail($0) }),
+          findings.of(.femaleAgainstMale), { findings.name($0.task) },
+          { coordinates($0) + tail($0) }),
         query: sql(.femaleAgainstMale)),
       ReportTable(
         title: "Misalignments and doses",
@@ -212,7 +244,7 @@ struct FindingsSection {
         rows: rows(
           strongest(findings), { $0.predictor ?? "" },
           {
-            [$0.task ?? "", $0.metric ?? ""] + ofRound($0) + [
+            [findings.name($0.task), $0.metric ?? ""] + ofRound($0) + [
               $0.correlationText,
               $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.adjustedText,
               "\($0.items)",

@@ -15,15 +15,17 @@ struct HeatMap: Sendable {
   /// `[row][column]`
   let cells: [[Cell?]]
 
-  private static let left = 150.0
   private static let top = 118.0
   private static let cellWidth = 74.0
   private static let cellHeight = 26.0
 
+  /// Room for the names of the rows.
+  private var left: Double { max(150, 7 * Double(rows.map(\.count).max() ?? 0)) }
+
   /// - Parameter id: unique within the document; letters, digits and hyphens.
   func panel(id: String) -> Figure.Panel {
     // The slanted names of the last columns need room.
-    let width = Self.left + Self.cellWidth * Double(columns.count) + 8 + 90
+    let width = left + Self.cellWidth * Double(columns.count) + 8 + 90
     let height = Self.top + Self.cellHeight * Double(rows.count) + 8
     return Figure.Panel(
       svg: svg(id: id, width: width, height: height), width: width, height: height)
@@ -33,7 +35,7 @@ struct HeatMap: Sendable {
     let largest = cells.joined().compactMap { $0.map { $0.value.magnitude } }.max() ?? 0
     var body = ""
     for (column, name) in columns.enumerated() {
-      let x = Self.left + (Double(column) + 0.5) * Self.cellWidth
+      let x = left + (Double(column) + 0.5) * Self.cellWidth
       body += """
         <text transform="translate(\(plain(x)) \(plain(Self.top - 8))) rotate(-32)">\
         \(name.xmlEscaped)</text>
@@ -43,12 +45,12 @@ struct HeatMap: Sendable {
     for (row, name) in rows.enumerated() {
       let y = Self.top + Double(row) * Self.cellHeight
       body += """
-        <text class="e" x="\(plain(Self.left - 8))" y="\(plain(y + 17))">\(name.xmlEscaped)</text>
+        <text class="e" x="\(plain(left - 8))" y="\(plain(y + 17))">\(name.xmlEscaped)</text>
 
         """
       for column in columns.indices {
         body += text(
-          of: cells[row][column], x: Self.left + Double(column) * Self.cellWidth, y: y,
+          of: cells[row][column], x: left + Double(column) * Self.cellWidth, y: y,
           largest: largest)
       }
     }

@@ -49,7 +49,12 @@ package struct MarkdownReport: Sendable {
     mutating func findings(_ section: FindingsSection, _ data: ReportData) {
       text += "\n## Findings\n\n"
       if section.isEmpty {
-        text += "Nothing was computed yet: `biassweep verify` computes and records it.\n\n"
+        text += "No findings are recorded yet: a running sweep records them as results arrive, and "
+        text += "`biassweep verify --repair` computes and records them.\n\n"
+      }
+      if section.mayLag {
+        text += "The sweep is not complete: the findings are those recorded last, and may be older "
+        text += "than the results; `biassweep verify --repair` computes and records them anew.\n\n"
       }
       text += "### Skill without augmented data\n\n"
       text += MarkdownText.table(
@@ -89,8 +94,7 @@ package struct MarkdownReport: Sendable {
               else { return NumberText.missing }
               return finding.excludesZero ? "**\(finding.text)**" : finding.text
             }
-            let name = findings.withoutSkill.contains(task) ? "\(task) (no skill)" : task
-            return [name, metric] + cells
+            return [findings.name(task), metric] + cells
           }
         }
         text += MarkdownText.table(["task", "metric"] + biases, alignedLeft: 2, rows)

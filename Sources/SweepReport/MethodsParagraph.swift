@@ -31,8 +31,32 @@ enum MethodsParagraph {
       Holm’s method within families fixed beforehand and named in the ledger; associations are \
       Spearman’s, tested by permutation over bias types. A task is interpreted only if the whole \
       interval of a skill metric at γ = 0 lies above chance. BiasSweep \(data.sweep.programVersion), \
-      spec \(data.sweep.specDigest.prefix(12)), results \(data.resultDigest.description.prefix(12)).
+      spec \(data.sweep.specDigest.prefix(12)), results \(data.resultDigest.description.prefix(12)).\
+      \(missing(data))
       """
+  }
+
+  /// What is there of a sweep that is not complete; empty for one that is.
+  private static func missing(_ data: ReportData) -> String {
+    let status = data.status
+    guard status.completed < status.trials else { return "" }
+    var text = " The sweep is not complete (\(status.completed) of \(status.trials) trials)."
+    if let original = data.coverage.original, original != .whole {
+      text += original == .none ? " There are no results at γ = 0." : " γ = 0 is there in part."
+    }
+    let found = data.coverage.mitigations.compactMap { mitigation, extents -> String? in
+      let present = extents.filter { $0.extent != .none }.map {
+        NumberText.plain($0.ratio) + ($0.extent == .part ? " (in part)" : "")
+      }
+      return present.isEmpty ? nil : "\(mitigation) at γ = \(list(present))"
+    }
+    text +=
+      found.isEmpty
+      ? " Beside γ = 0 there are no results."
+      : " Beside γ = 0 there are results of: \(found.joined(separator: "; "))."
+    return text
+      + " Holm’s adjustment is over the tests made so far; with the remaining ones adjusted p-values "
+      + "will rise."
   }
 
   private static func list(_ items: [String]) -> String { items.joined(separator: ", ") }

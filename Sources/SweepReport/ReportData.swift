@@ -7,6 +7,7 @@ package struct ReportData: Sendable {
   package let sweep: SweepRecord
   package let status: LedgerStatus
   package let tables: ResultTables
+  package let coverage: ResultCoverage
   package let resultDigest: ContentDigest
   package let facts: [ShardFact]
   /// What the statistics made of the results when they were computed last.
@@ -28,8 +29,10 @@ package struct ReportData: Sendable {
     // Of the status, only the remaining time depends on the clock, and reports do not show it.
     status = try reader.status(now: sweep.createdAt)
     findings = try reader.findings()
+    let rows = try reader.gridResults()
+    coverage = ResultCoverage(spec: sweep.spec, rows: rows)
     tables = ResultTables(
-      spec: sweep.spec, rows: try reader.gridResults(), findings: FindingTables(findings))
+      spec: sweep.spec, rows: rows, findings: FindingTables(findings))
     resultDigest = try reader.resultDigest()
     facts = try reader.facts()
     failures = try reader.failures()

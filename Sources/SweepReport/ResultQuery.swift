@@ -30,27 +30,37 @@ enum ResultQuery {
     """
   }
 
-  /// Facts of D_a whose names are like one of the patterns.
+  /// Facts of D_a as generators give them (`isOfPlainAugmentation`), of names like one of the patterns.
   static func facts(like patterns: String...) -> String {
     """
     SELECT shard.domain, shard.bias, fact.name, fact.value
     FROM fact JOIN shard ON shard.id = fact.shard
-    WHERE shard.kind = 'augmentation' AND (\(
+    WHERE shard.kind = 'augmentation'
+      AND shard.id = 'augment/' || shard.domain || '/' || shard.bias AND (\(
       patterns.map { "fact.name LIKE \(quoted($0))" }.joined(separator: " OR ")))
     ORDER BY shard.ordinal, fact.name;
     """
   }
 
-  /// What a heat map of inheritance shows.
+  /// Inheritance without mitigation at one ratio.
   ///
-  /// - Parameter round: nil for all of them.
-  static func inheritance(role: HeadlineRole, ratio: Double, round: Int?) -> String {
-    """
-    SELECT task, metric, bias, estimate, lower, upper, effect_size FROM finding
-    WHERE kind = 'inheritance' AND role = '\(role.rawValue)' AND mitigation = 'none'
-      AND ratio = \(ratio)\(round.map { " AND round = \($0)" } ?? "")
-    ORDER BY task, metric, bias;
-    """
+  /// - Parameters:
+  ///   - round: nil for all of them.
+  ///   - metrics: one of each task, as a heat map shows them; nil for all.
+  static func inheritance(
+    role: HeadlineRole, ratio: Double, round: Int?,
+    metrics: [(task: String, metric: String)]? = nil
+  ) -> String {
+    let single = metrics.map { metrics in
+      let pairs = metrics.map { "(\(quoted($0.task)), \(quoted($0.metric)))" }
+      return "\n  AND (task, metric) IN (VALUES \(pairs.joined(separator: ", ")))"
+    }
+    return """
+      SELECT task, metric, bias, estimate, lower, upper, effect_size FROM finding
+      WHERE kind = 'inheritance' AND role = '\(role.rawValue)' AND mitigation = 'none'
+        AND ratio = \(ratio)\(round.map { " AND round = \($0)" } ?? "")\(single ?? "")
+      ORDER BY task, metric, bias;
+      """
   }
 
   /// The points of a task's plots of dose and response.
@@ -73,9 +83,10 @@ enum ResultQuery {
     "'\(text.replacing("'", with: "''"))'"
   }
 
+  /// Facts of all D_a, also of those that a mitigation had a part in.
   static func doses(rounds: Bool) -> String {
     """
-    SELECT shard.domain, shard.bias\(rounds ? ", shard.round, shard.id" : ""), fact.name, fact.value
+    SELECT shard.id, shard.domain, shard.bias\(rounds ? ", shard.round" : ""), fact.name, fact.value
     FROM fact JOIN shard ON shard.id = fact.shard
     WHERE shard.kind = 'augmentation' ORDER BY shard.ordinal, fact.name;
     """

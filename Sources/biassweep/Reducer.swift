@@ -73,6 +73,15 @@ actor Reducer {
   }
 }
 
+extension Finding {
+  /// Names of the findings that are not the same in both.
+  static func differing(_ recorded: [Finding], _ computed: [Finding]) -> [String] {
+    let before = Dictionary(recorded.map { ($0.id, $0) }) { first, _ in first }
+    let after = Dictionary(computed.map { ($0.id, $0) }) { first, _ in first }
+    return Set(before.keys).union(after.keys).filter { before[$0] != after[$0] }.sorted()
+  }
+}
+
 extension AnalysisInput {
   /// What a ledger holds, as the analysis takes it.
   init(spec: SweepSpec, results: RecordedResults) {

@@ -1,5 +1,7 @@
 import ArgumentParser
 import Foundation
+import SweepAnalysis
+import SweepCore
 import SweepLedger
 import SweepReport
 
@@ -46,7 +48,9 @@ struct ReportCommand: AsyncParsableCommand {
   var output: String?
 
   func run() async throws {
-    let data = try ReportData(reader: LedgerReader(path: ledger))
+    let reader = try LedgerReader(path: ledger)
+    let data = try ReportData(reader: reader)
+    if showsFindings { try warnIfFindingsLag(data, reader) }
     let fileExtension = [
       Format.html: "html", .markdown: "md", .csv: "csv", .text: "txt", .latex: "tex",
     ][format]
@@ -70,6 +74,33 @@ struct ReportCommand: AsyncParsableCommand {
     if !isFile { return Console.output(text) }
     try write(text, to: URL(fileURLWithPath: path))
     Console.error("wrote \(path)")
+  }
+
+  private var showsFindings: Bool {
+    switch format {
+    case .html, .markdown, .latex: true
+    case .csv: table == .findings
+    case .text: false
+    }
+  }
+
+  /// Says so where the recorded findings, which the report shows, are not those of the results.
+  private func warnIfFindingsLag(_ data: ReportData, _ reader: LedgerReader) throws {
+    // Without any recorded there is nothing to take over, and to compute all of them takes long.
+    let lag =
+      data.findings.isEmpty
+      ? data.status.completed > 0
+      : !Finding.differing(
+        data.findings,
+        Analysis.findings(
+          of: AnalysisInput(spec: data.sweep.spec, results: try reader.recordedResults()),
+          previous: data.findings
+        ).findings
+      ).isEmpty
+    guard lag else { return }
+    Console.error(
+      "biassweep: the recorded findings are behind the results. If the sweep still runs, they will "
+        + "follow; otherwise `biassweep verify --ledger \(ledger) --repair` records them.")
   }
 
   /// The text, after its figures were written to a folder beside `path`: the text never names files

@@ -48,9 +48,7 @@ struct VerifyCommand: ParsableCommand {
     let computed = Analysis.findings(
       of: AnalysisInput(spec: spec, results: try reader.recordedResults())
     ).findings
-    let before = Dictionary(recorded.map { ($0.id, $0) }) { first, _ in first }
-    let after = Dictionary(computed.map { ($0.id, $0) }) { first, _ in first }
-    let differing = Set(before.keys).union(after.keys).filter { before[$0] != after[$0] }.sorted()
+    let differing = Finding.differing(recorded, computed)
     let repairs = repair && !differing.isEmpty
     if repairs { try Ledger.repair(path: ledger, findings: computed) }
     if json {
