@@ -325,6 +325,18 @@ struct FigureReportTests {
       let doses = try Row.fetchAll(
         database, sql: queries.first { $0.contains("AS dose") } ?? "")
       #expect(doses.map { $0["dose"] as Double } == [0, 0.25, 0.5])
+      // Of each bias type one D_a: not that of a mitigation as well.
+      let planes = try Row.fetchAll(
+        database,
+        sql: queries.first { $0.contains("LIKE 'representation_%'") && !$0.contains("point_") }
+          ?? "")
+      let distances = planes.filter { $0["name"] == "representation_mmd2" }
+      #expect(distances.count == 2 * Self.biases.count)
+      // Where they all are, they are told apart.
+      let all = try Row.fetchAll(
+        database, sql: queries.first { $0.contains("SELECT shard.id, shard.domain") } ?? "")
+      let shards = Set(all.map { $0["id"] as String })
+      #expect(shards.count > 2 * Self.biases.count)
     }
   }
 

@@ -66,12 +66,16 @@ struct FindingReportTests {
     ]
   }
 
-  private func data() throws -> ReportData {
-    let path = directory.file("sweep.sqlite")
+  /// - Parameter events: what happened; nil for the whole run.
+  private func data(
+    _ findings: [Finding]? = nil, spec: SweepSpec? = nil, events: [SweepEvent]? = nil
+  ) throws -> ReportData {
+    let path = directory.file("sweep-\(UUID().uuidString).sqlite")
     let ledger = try Ledger(
-      path: path, spec: sample.spec, plan: sample.plan, version: "1.2.3", now: 1_764_000_000)
-    try ledger.append(sample.run, now: 1_764_000_100)
-    try ledger.store(findings: findings)
+      path: path, spec: spec ?? sample.spec, plan: sample.plan, version: "1.2.3",
+      now: 1_764_000_000)
+    try ledger.append(events ?? sample.run, now: 1_764_000_100)
+    try ledger.store(findings: findings ?? self.findings)
     return try ReportData(reader: LedgerReader(path: path))
   }
 
@@ -81,6 +85,72 @@ struct FindingReportTests {
     let html = try HTMLReport.render(try data())
     #expect(html.contains("no skill: not interpretable"))
     #expect(html.contains("Not interpreted"))
+  }
+
+  /// Every row that is about the task without skill says so, in every format, and no other does.
+  @Test func rowsOfTasksWithoutSkillAreMarked() throws {
+    var association = finding(
+      .association, "story", "gap", role: .bias, bias: nil, ratio: 0.5, estimate: 0.5, width: 0.25)
+    association.predictor = "dose_culture_gap"
+    let kinds: [Finding.Kind] = [.drift, .slope, .againstSameSize, .recovery, .femaleAgainstMale]
+    let more = kinds.flatMap { kind in
+      ["occupation", "story"].map {
+        finding(
+          kind, $0, "accuracy", role: .skill, bias: bias, ratio: 0.5, estimate: 0.25, width: 0.125)
+      }
+    }
+    let data = try data(findings + more + [association])
+    let markdown = MarkdownReport(data, figures: nil).text
+    let parts = try #require(markdown.components(separatedBy: "## Results").first)
+    let rows = parts.split(separator: "\n").filter { $0.hasPrefix("|") && $0.contains("| story") }
+    #expect(rows.count == 2 + kinds.count + 1)
+    for row in rows { #expect(row.contains("| story (no skill) |"), "\(row)") }
+    #expect(!parts.contains("occupation (no skill)"))
+    let latex = data.latex().split(separator: "\n").filter { !$0.hasPrefix("%") }
+      .filter { $0.hasPrefix("story") || $0.contains("& story") }
+    #expect(latex.count == 1 + kinds.count + 1)
+    for row in latex { #expect(row.contains("story (no skill) &"), "\(row)") }
+    let html = try HTMLReport.render(data)
+    #expect(
+      html.components(separatedBy: "<th scope=\"row\">story (no skill)</th>").count > kinds.count)
+    #expect(html.contains("<td>story (no skill)</td>"))
+    #expect(!html.contains("<th scope=\"row\">story</th>") && !html.contains("<td>story</td>"))
+  }
+
+  @Test func pooledNumbersNameTasksWithoutSkill() throws {
+    var pooled = Finding(.mitigationOverall, inputs: ContentDigest(of: "pooled".utf8))
+    pooled.role = .bias
+    pooled.mitigation = "mask"
+    pooled.estimate = 0.25
+    var relations = Finding(.directAgainstIndirect, inputs: ContentDigest(of: "relations".utf8))
+    relations.role = .skill
+    relations.bias = bias
+    relations.ratio = 0.5
+    relations.mitigation = "none"
+    relations.estimate = 0.25
+    var mitigated = finding(
+      .inheritance, "story", "gap", role: .bias, bias: bias, ratio: 0.5, estimate: 0.125, width: 1)
+    mitigated.mitigation = "mask"
+    let skill = finding(
+      .inheritance, "story", "accuracy", role: .skill, bias: bias, ratio: 0.5, estimate: 0.125,
+      width: 1)
+    let remark = "story is among them without skill, and is not interpretable."
+    func section(_ title: String, _ found: [Finding]) throws -> String {
+      let text = MarkdownReport(try data(found), figures: nil).text
+      let section = try #require(text.components(separatedBy: "### \(title)\n").dropFirst().first)
+      return section.components(separatedBy: "\n| ")[0]
+    }
+    let overall = "Mitigations over all tasks"
+    let direct = "Direct against indirect tasks"
+    let all = findings + [pooled, relations]
+    #expect(try section(overall, all + [mitigated]).contains(remark))
+    #expect(try section(direct, all + [skill]).contains(remark))
+    // What did not enter is not named.
+    #expect(try !section(overall, all + [skill]).contains("without skill"))
+    #expect(try !section(direct, all + [mitigated]).contains("without skill"))
+    let both = try data(all + [mitigated, skill])
+    #expect(both.latex().components(separatedBy: remark).count == 3)
+    #expect(try HTMLReport.render(both).components(separatedBy: remark).count == 3)
   }
 
   @Test func theHeatMapShowsTheLargestRatio() throws {
@@ -127,5 +197,68 @@ struct FindingReportTests {
     let html = try HTMLReport.render(try data())
     #expect(html.contains("γ ∈ {0, 0.2, 0.5}"))
     #expect(html.contains("Each of 2 seeds"))
+  }
+
+  /// Two bias metrics whose order in the definition is not that of the alphabet.
+  @Test func theHeatMapShowsTheFirstMetricOfTheDefinition() throws {
+    var spec = sample.spec
+    var definitions = spec.tasks.compactMap { spec.taskDefinitions[$0] }
+    definitions[0].headlines += ["twin_log_odds_gap", "flip_rate"].map {
+      Headline(metric: $0, role: .bias, direction: .worse)
+    }
+    spec.taskDefinitions = TaskDefinitions(definitions)
+    let found = ["flip_rate", "twin_log_odds_gap"].enumerated().map { index, metric in
+      finding(
+        .inheritance, "occupation", metric, role: .bias, bias: bias, ratio: 0.5,
+        estimate: Double(index + 1) / 8, width: 0.0625)
+    }
+    let html = try HTMLReport.render(try data(found, spec: spec))
+    let figure = try #require(
+      html.components(separatedBy: "<h3>").first { $0.contains("id=\"inheritance-1-t\"") })
+    #expect(figure.contains("+0.50</text>") && !figure.contains("+0.25</text>"))
+    #expect(figure.contains("occupation: twin log-odds gap."))
+    #expect(
+      figure.contains(
+        "(task, metric) IN (VALUES (&#39;occupation&#39;, &#39;twin_log_odds_gap&#39;))"))
+  }
+
+  // MARK: Sweeps that are not complete
+
+  @Test func methodsSayWhatIsMissing() throws {
+    let whole = MarkdownReport(try data(), figures: nil).text
+    #expect(!whole.contains("not complete"))
+    func events(_ isDone: (Trial) -> Bool) -> [SweepEvent] {
+      sample.opening
+        + sample.plan.shards.indices.filter { sample.plan.shards[$0].trials.allSatisfy(isDone) }
+        .flatMap { sample.completion(of: $0) }
+    }
+    let half = try data(
+      events: events {
+        $0.ratio == 0 || ($0.ratio == 0.5 && $0.mitigation == .none)
+          || ($0.ratio == 0.2 && $0.seed == 1)
+      })
+    let status = half.status
+    #expect(status.completed > 0 && status.completed < status.trials)
+    let expected = [
+      "The sweep is not complete (\(status.completed) of \(status.trials) trials).",
+      "there are results of: none at γ = 0.2 (in part), 0.5; mask at γ = 0.2 (in part).",
+      "p-values will rise.", "the findings are those recorded last",
+    ]
+    for text in [MarkdownReport(half, figures: nil).text, try HTMLReport.render(half)] {
+      let flat = text.replacing("\n", with: " ")
+      for part in expected { #expect(flat.contains(part), "\(part)") }
+      #expect(!flat.contains("γ = 0 is there in part"))
+    }
+    let first = MarkdownReport(
+      try data(events: events { $0.ratio == 0 && $0.seed == 1 }), figures: nil)
+    #expect(first.text.contains("γ = 0 is there in part. Beside γ = 0 there are no results."))
+  }
+
+  @Test func whatRecordsFindingsIsNamed() throws {
+    let empty = try data([])
+    for text in [MarkdownReport(empty, figures: nil).text, try HTMLReport.render(empty)] {
+      #expect(text.contains("No findings are recorded yet"))
+      #expect(text.contains("biassweep verify --repair"))
+    }
   }
 }
