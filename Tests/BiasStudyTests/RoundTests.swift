@@ -25,8 +25,9 @@ struct RoundTests {
       $0.ratios = [0.5]
       $0.mitigations = [.none]
       $0.augmentation.maximumTokens = 60
-      // So little that the adapted model writes as many words as the base model.
-      $0.training.learningRate = 1e-3
+      // So little that the adapted model writes as many words as the base model, and so much that
+      // they are others. Adapters begin at zero.
+      $0.training.learningRate = variant == 0 ? 1e-2 : 1e-3
       if variant > 0 { $0.training.method = .full }
       if variant == 1 { $0.training.topLayers = nil }
     })
