@@ -122,7 +122,7 @@ struct DoseResponse {
       "\($0.bias): \($0.finding.text) at \(NumberText.compact($0.dose))"
     }
     return ScatterPlot(
-      title: correlation ?? "no correlation: too few bias types",
+      title: correlation ?? "no correlation was computed",
       description: "Task \(task): change of \(label) against the dose. "
         + readings.joined(separator: "; ") + ".",
       xLabel: dose, yLabel: "Δ \(label)",

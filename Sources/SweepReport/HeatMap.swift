@@ -25,7 +25,8 @@ struct HeatMap: Sendable {
   /// - Parameter id: unique within the document; letters, digits and hyphens.
   func panel(id: String) -> Figure.Panel {
     // The slanted names of the last columns need room.
-    let width = left + Self.cellWidth * Double(columns.count) + 8 + 90
+    let overhang = max(90, 4.6 * Double(columns.last?.count ?? 0) - Self.cellWidth / 2)
+    let width = left + Self.cellWidth * Double(columns.count) + 8 + overhang
     let height = Self.top + Self.cellHeight * Double(rows.count) + 8
     return Figure.Panel(
       svg: svg(id: id, width: width, height: height), width: width, height: height)
