@@ -53,11 +53,15 @@ struct OperatorConnection: ParsableArguments {
   ///
   /// - Throws: `UsageError` with the coordinator's reason if it makes no sense.
   func steer(_ actions: [Biassweep_V1_SteerRequest]) async throws {
-    let replies = try await call { service, options in
-      var replies: [Biassweep_V1_SteerReply] = []
-      for action in actions { replies.append(try await service.steer(action, options: options)) }
-      return replies
-    }
+    // A client that is closed before it has connected fails.
+    let replies =
+      actions.isEmpty
+      ? []
+      : try await call { service, options in
+        var replies: [Biassweep_V1_SteerReply] = []
+        for action in actions { replies.append(try await service.steer(action, options: options)) }
+        return replies
+      }
     let refusals = replies.filter { !$0.accepted }.map(\.message)
     if json {
       try Console.output(
@@ -66,7 +70,7 @@ struct OperatorConnection: ParsableArguments {
     if !refusals.isEmpty {
       throw UsageError(description: "Not done: \(refusals.joined(separator: "; "))")
     }
-    if !json { Console.output("done") }
+    if !json { Console.output(actions.isEmpty ? "nothing to do" : "done") }
   }
 
   private struct SteerOutput: Encodable {
