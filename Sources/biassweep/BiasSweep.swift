@@ -65,6 +65,9 @@ struct BiasSweep: AsyncParsableCommand {
 
   private static func exit(reporting error: any Error) -> Never {
     switch error {
+    case let code as ExitCode:
+      // The command has said what there is to say.
+      Foundation.exit(code.rawValue)
     case is InvalidSpec, is InvalidTaskFile, is TaskLibraryError, LedgerError.otherSweep,
       is UsageError:
       fail("\(error)", status: .usage)
@@ -72,7 +75,7 @@ struct BiasSweep: AsyncParsableCommand {
       is ModelFileError, is TrainedParametersError, is CredentialError, is LogOutput.CannotOpen:
       fail("\(error)", status: .infrastructure)
     default:
-      // ArgumentParser's own errors, help requests and exit codes.
+      // ArgumentParser's own errors and help requests.
       if exitCode(for: error) == .failure { fail("\(error)", status: .infrastructure) }
       exit(withError: error)
     }
