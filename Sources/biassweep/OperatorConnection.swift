@@ -54,7 +54,7 @@ struct OperatorConnection: ParsableArguments {
   /// - Throws: `UsageError` with the coordinator's reason if it makes no sense.
   func steer(_ actions: [Biassweep_V1_SteerRequest]) async throws {
     // A client that is closed before it has connected fails.
-    let replies =
+    let replies: [Biassweep_V1_SteerReply] =
       actions.isEmpty
       ? []
       : try await call { service, options in
