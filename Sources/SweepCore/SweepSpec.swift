@@ -322,7 +322,7 @@ extension SweepSpec.Training {
 package struct ExecutionPolicy: Codable, Hashable, Sendable {
   /// A worker that is silent for this long loses its leases.
   package var leaseSeconds: Double = 15
-  package var heartbeatSeconds: Double = 1
+  package var heartbeatSeconds: Double = 3
   /// A worker whose connection broke has this long to come back before its leases end.
   package var disconnectGraceSeconds: Double = 0.25
   /// Attempts of a shard that end in an error before the shard is quarantined.

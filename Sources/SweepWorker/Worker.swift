@@ -5,6 +5,7 @@ import Logging
 import SweepCore
 import SweepRPC
 import SweepSecurity
+import Synchronization
 
 /// A worker process: holds a session with the coordinator, runs the shards that it is given, and
 /// keeps every report until the coordinator has acknowledged it.
@@ -29,6 +30,8 @@ package actor Worker {
   /// How long a result waits for others to be reported with it.
   private static let resultsGather = Duration.milliseconds(5)
   let threads = BlockingThreads()
+  /// Whether results are being gathered: one alarm serves the shards of all slots.
+  private let isGathering = Atomic(false)
   /// Without any answer for this long the worker gives up.
   let patience: Duration
   /// When the worker must have ended; nil if it may go on for ever.
@@ -196,10 +199,12 @@ package actor Worker {
         try await outbox.drain { try await writer.write(WorkerMessage(batch: $0)) }
       },
       onResponse: { response in
-        for try await message in response.messages {
-          for part in message.batch { try await self.handle(part) }
-        }
+        for try await message in response.messages { try await self.handle(message.batch) }
       })
+  }
+
+  private func handle(_ messages: [CoordinatorMessage]) async throws {
+    for message in messages { try await handle(message) }
   }
 
   private func handle(_ message: CoordinatorMessage) async throws {
@@ -285,7 +290,11 @@ package actor Worker {
 
   private func requestWork(_ slots: Int) {
     guard slots > 0 else { return }
-    send(.with { $0.workRequest = .with { $0.slots = UInt32(slots) } })
+    send(Self.workRequest(slots))
+  }
+
+  private static func workRequest(_ slots: Int) -> WorkerMessage {
+    .with { $0.workRequest = .with { $0.slots = UInt32(slots) } }
   }
 
   private func send(_ message: WorkerMessage) { outgoing?.add([message]) }
@@ -320,7 +329,7 @@ package actor Worker {
   private func start(_ message: Biassweep_V1_Assignment) {
     let token = LeaseToken(message.token)
     guard takesWork else {
-      return report(.final(token, .with { $0.release = .with { $0.token = token.value } }))
+      return report([.final(token, .with { $0.release = .with { $0.token = token.value } })])
     }
     guard running[token] == nil else { return }
     guard let shard = sweep?.shards[ShardID(message.shard)] else {
@@ -329,13 +338,7 @@ package actor Worker {
     let wanted = Set(message.trials)
     let trials = shard.trials.filter { wanted.contains($0.id.description) }
     let control = ShardControl(
-      resultsWait: {
-        Task {
-          // The results of a short shard leave together with its end.
-          try await Task.sleep(for: Self.resultsGather)
-          await self.reportResults(token)
-        }
-      },
+      resultsWait: { self.gatherResults() },
       checkpointWritten: { Task { await self.checkpointWritten(token) } },
       note: { [logger] note in
         logger.info(
@@ -372,33 +375,47 @@ package actor Worker {
     }
   }
 
-  private func reportResults(_ token: LeaseToken) {
-    guard let control = running[token] else { return }
-    for result in control.takeResults() {
-      report(
-        .trial(
-          token,
-          .with {
-            $0.trial = .with {
-              $0.token = token.value
-              $0.trial = result.trial.description
-              $0.metrics = result.metrics
-              $0.notes = result.notes
-              $0.items = result.items.sorted { $0.key < $1.key }.map { name, values in
-                .with {
-                  $0.name = name
-                  $0.values = values
-                }
+  /// Reports in a moment what waits then: the results of a short shard leave together with its end.
+  private nonisolated func gatherResults() {
+    guard !isGathering.exchange(true, ordering: .acquiringAndReleasing) else { return }
+    Task {
+      try await Task.sleep(for: Self.resultsGather)
+      await reportGathered()
+    }
+  }
+
+  private func reportGathered() {
+    // What comes from here on is the next one's.
+    isGathering.store(false, ordering: .sequentiallyConsistent)
+    report(running.keys.sorted().flatMap(waitingResults))
+  }
+
+  /// The results of a shard that were not reported yet.
+  private func waitingResults(of token: LeaseToken) -> [Report] {
+    guard let control = running[token] else { return [] }
+    return control.takeResults().map { result in
+      .trial(
+        token,
+        .with {
+          $0.trial = .with {
+            $0.token = token.value
+            $0.trial = result.trial.description
+            $0.metrics = result.metrics
+            $0.notes = result.notes
+            $0.items = result.items.sorted { $0.key < $1.key }.map { name, values in
+              .with {
+                $0.name = name
+                $0.values = values
               }
             }
-          }))
+          }
+        })
     }
   }
 
   private func finish(
     _ token: LeaseToken, _ product: ShardProduct, wasResumed: Bool, _ control: ShardControl
   ) async throws {
-    reportResults(token)
     uploads[token]?.task?.cancel()
     var digest: ContentDigest?
     if let artifact = product.artifact {
@@ -406,37 +423,41 @@ package actor Worker {
       try await upload(artifact, as: name, for: control)
       digest = name
     }
+    let results = waitingResults(of: token)
     guard running.removeValue(forKey: token) != nil else { return }
     report(
-      .final(
-        token,
-        .with {
-          $0.shard = .with {
-            $0.token = token.value
-            $0.artifact = digest?.description ?? ""
-            $0.facts = product.facts
-            $0.resumed = wasResumed
-          }
-        }))
-    if takesWork { requestWork(1) }
+      results + [
+        .final(
+          token,
+          .with {
+            $0.shard = .with {
+              $0.token = token.value
+              $0.artifact = digest?.description ?? ""
+              $0.facts = product.facts
+              $0.resumed = wasResumed
+            }
+          })
+      ], requestingWork: 1)
   }
 
   private func fail(_ token: LeaseToken, _ evidence: String) {
+    let results = waitingResults(of: token)
     running[token] = nil
     shardOfLease[token] = nil
     uploads[token]?.task?.cancel()
     logger.error(
       "shard failed", metadata: ["lease.token": "\(token)", "error": "\(evidence)"])
     report(
-      .final(
-        token,
-        .with {
-          $0.failure = .with {
-            $0.token = token.value
-            $0.evidence = evidence
-          }
-        }))
-    if takesWork { requestWork(1) }
+      results + [
+        .final(
+          token,
+          .with {
+            $0.failure = .with {
+              $0.token = token.value
+              $0.evidence = evidence
+            }
+          })
+      ], requestingWork: 1)
   }
 
   /// A shard ended because its lease did, or because the worker stops.
@@ -446,7 +467,7 @@ package actor Worker {
     shardOfLease[token] = nil
     guard running.removeValue(forKey: token) != nil else { return }
     if isStopping {
-      report(.final(token, .with { $0.release = .with { $0.token = token.value } }))
+      report([.final(token, .with { $0.release = .with { $0.token = token.value } })])
     } else if !isOver && takesWork {
       requestWork(1)
     }
@@ -471,15 +492,22 @@ package actor Worker {
 
   // MARK: Reports
 
-  private func report(_ report: Report) {
-    let request = nextRequest()
-    var message = report.message
-    message.request = request
-    switch report {
-    case .trial(let token, _): unacknowledged[request] = .trial(token, message)
-    case .final(let token, _): unacknowledged[request] = .final(token, message)
+  /// Reports, and asks for work for the slots that became free, all in one message. Between sessions
+  /// nothing is sent: the next one begins with what is unacknowledged, and asks for all free slots.
+  private func report(_ reports: [Report], requestingWork slots: Int = 0) {
+    var messages: [WorkerMessage] = []
+    for report in reports {
+      var message = report.message
+      message.request = nextRequest()
+      messages.append(message)
+      switch report {
+      case .trial(let token, _): unacknowledged[message.request] = .trial(token, message)
+      case .final(let token, _): unacknowledged[message.request] = .final(token, message)
+      }
     }
-    if isReady { send(message) }
+    guard isReady else { return }
+    if slots > 0 && takesWork { messages.append(Self.workRequest(slots)) }
+    outgoing?.add(messages)
   }
 
   private func acknowledged(_ acknowledgement: Biassweep_V1_Acknowledgement) {

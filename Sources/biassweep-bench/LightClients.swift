@@ -65,6 +65,8 @@ actor LightClient {
   private let outbox = Outbox<WorkerMessage>()
   private var lastRequest: UInt64 = 0
   private var running: Set<UInt64> = []
+  /// As the coordinator wants them; for the first one, as a worker that has not heard from it yet.
+  private var heartbeat = Duration.seconds(1)
   /// When slots became free, oldest first.
   private var ends: [ContinuousClock.Instant] = []
   private(set) var seen = LightClients.Output()
@@ -114,7 +116,8 @@ actor LightClient {
   private func handle(_ messages: [CoordinatorMessage]) {
     for message in messages {
       switch message.body {
-      case .welcome:
+      case .welcome(let welcome):
+        heartbeat = .seconds(welcome.heartbeatSeconds)
         outbox.add([
           request { $0.ready = .with { $0.inputs = ["bench": "none"] } },
           .with { $0.workRequest = .with { $0.slots = UInt32(self.slots) } },
@@ -167,7 +170,7 @@ actor LightClient {
 
   private func sendHeartbeats() async throws {
     while true {
-      try await Task.sleep(for: .seconds(1))
+      try await Task.sleep(for: heartbeat)
       let tokens = running.sorted()
       outbox.add([
         .with { $0.heartbeat.leases = tokens.map { token in .with { $0.token = token } } }
