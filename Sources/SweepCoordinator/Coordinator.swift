@@ -98,6 +98,11 @@ package actor Coordinator {
           "sweep.trials.completed": "\(scheduler.summary.trialsCompleted)",
         ])
     }
+    if let reason = scheduler.pauseReason {
+      logger.warning(
+        "leasing was paused before this start, `biassweep resume` ends that",
+        metadata: ["reason": "\(reason)"])
+    }
   }
 
   /// Time since the first call, by a clock that stands still while the machine sleeps.

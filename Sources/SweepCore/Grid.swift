@@ -66,6 +66,9 @@ package struct Grid: Sendable {
   /// - Parameter tasks: the spec's tasks, resolved in the catalogue.
   package init(spec: SweepSpec, tasks: [DownstreamTask]) {
     var points: [GridPoint] = []
+    points.reserveCapacity(
+      tasks.count * spec.biases.count * spec.ratios.count * spec.mitigations.count
+        * spec.seeds.count * spec.rounds)
     for task in tasks {
       for bias in spec.biases {
         for ratio in spec.ratios {
@@ -83,7 +86,7 @@ package struct Grid: Sendable {
       }
     }
     self.points = points
-    var seen: Set<Trial> = []
+    var seen = Set<Trial>(minimumCapacity: points.count)
     self.trials = points.map(\.trial).filter { seen.insert($0).inserted }
   }
 }

@@ -230,6 +230,8 @@ extension Scheduler {
     var step = Step()
     let resumable = isCancelled ? revive : stopReason != nil || quarantined > 0
     if resumable { emit(.sweepResumed, now, &step) }
+    // A local run has no operator who could end a pause that somebody left behind.
+    if !keepLeases, pauseReason != nil { emit(.leasingContinued, now, &step) }
     for host in hosts.keys { hosts[host]?.suspendedUntil = nil }
     let lastCall = now + .seconds(policy.leaseSeconds)
     for token in live.keys.sorted() {

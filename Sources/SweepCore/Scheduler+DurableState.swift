@@ -150,7 +150,6 @@ extension Scheduler {
         let token = LeaseToken(state.completedBy[ordinal])
         records[ordinal].state = .completed(token: token, artifact: state.artifacts[ordinal])
         completedBy.insert(token)
-        for trial in records[ordinal].shard.trials { completedTrials.insert(trial.id) }
       case .quarantined:
         records[ordinal].state = .quarantined(reason: reason)
         quarantined += 1
@@ -160,6 +159,9 @@ extension Scheduler {
         guard done.isSubset(of: records[ordinal].shard.trials.map(\.id)) else { return nil }
         completedTrials.formUnion(done)
       }
+    }
+    for (trial, ordinal) in shardOfTrial where records[ordinal].state.isCompleted {
+      completedTrials.insert(trial)
     }
     for worker in state.workers {
       workers[worker.info.id] = WorkerRecord(

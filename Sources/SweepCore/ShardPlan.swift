@@ -195,19 +195,29 @@ package struct ShardPlan: Sendable {
   package init(spec: SweepSpec, tasks: [DownstreamTask]) {
     let grid = Grid(spec: spec, tasks: tasks)
     var keys: [TrainingKey] = []
-    var trials: [TrainingKey: [Trial]] = [:]
+    var trials: [[Trial]] = []
+    var places = [TrainingKey: Int](minimumCapacity: grid.trials.count)
     for trial in grid.trials {
-      if trials[trial.trainingKey] == nil { keys.append(trial.trainingKey) }
-      trials[trial.trainingKey, default: []].append(trial)
+      let key = trial.trainingKey
+      let place = places[key, default: keys.count]
+      if place == keys.count {
+        places[key] = place
+        keys.append(key)
+        trials.append([])
+      }
+      trials[place].append(trial)
     }
 
-    func originalItems(_ domain: Domain) -> Int { spec.originalItems(domain, of: tasks) }
+    var originalItems: [Domain: Int] = [:]
+    for domain in Domain.allCases {
+      originalItems[domain] = spec.originalItems(domain, of: tasks)
+    }
     var augmentations: [Int: [Shard]] = [:]
     var planned: Set<AugmentationKey> = []
     let largestRatio = spec.ratios.max() ?? 0
     for key in keys.compactMap(\.augmentation) where planned.insert(key).inserted {
       let items = Self.augmentedItems(
-        ratio: key.writer?.ratio ?? largestRatio, original: originalItems(key.domain))
+        ratio: key.writer?.ratio ?? largestRatio, original: originalItems[key.domain, default: 0])
       augmentations[key.round, default: []].append(
         Shard(
           id: key.shardID, work: .augmentation(key, items: items),
@@ -216,10 +226,9 @@ package struct ShardPlan: Sendable {
             * Self.generationPasses))
     }
     var fineTunes: [Int: [Shard]] = [:]
-    for key in keys {
-      let original = originalItems(key.domain)
+    for (key, evaluated) in zip(keys, trials) {
+      let original = originalItems[key.domain, default: 0]
       let items = original + Self.augmentedItems(ratio: key.ratio, original: original)
-      let evaluated = trials[key, default: []]
       fineTunes[key.round, default: []].append(
         Shard(
           id: key.shardID,

@@ -88,6 +88,9 @@ package struct DownstreamTask: Hashable, Sendable {
     self.domain = domain
     self.summary = summary
   }
+
+  /// Identifiers are unique in a catalogue, and trials are looked up by the hundred thousand.
+  package func hash(into hasher: inout Hasher) { hasher.combine(id) }
 }
 
 /// The downstream tasks that a sweep may name, in the study's order.

@@ -17,14 +17,19 @@ package final class Ledger: Sendable {
   ///   - version: of the program; results of different versions are not mixed.
   ///   - now: wall clock, in seconds since 1970.
   /// - Throws: `LedgerError`; `otherSweep` shows what differs.
-  package init(
+  package convenience init(
     path: String, spec: SweepSpec, plan: ShardPlan, version: String, now: Double
   ) throws {
-    self.path = path
-    lock = try LedgerLock(ledger: path)
-    let exists =
-      ((try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? Int ?? 0) > 0
-    if exists { try Self.checkFormat(path: path, of: spec, version: version) }
+    try self.init(
+      LedgerOpening(path: path, spec: spec, version: version), plan: plan, now: now)
+  }
+
+  /// The same, once an examination that was begun before has ended.
+  package init(_ opening: LedgerOpening, plan: ShardPlan, now: Double) throws {
+    path = opening.path
+    lock = opening.lock
+    try opening.waitForExamination()
+    let (path, spec, version) = (opening.path, opening.spec, opening.version)
     pool = try Self.openPool(path: path)
     try LedgerError.translating(path: path) {
       let synchronous = try pool.writeWithoutTransaction {

@@ -13,7 +13,8 @@ struct RecoveryBenchmark: AsyncParsableCommand {
     abstract: "The restart of a coordinator in the middle of a large sweep.",
     discussion: """
       A ledger is filled by a run that is cut off after nine tenths of its shards; then a process \
-      of its own plans, opens the ledger, recovers and listens. Its times and its memory are printed.
+      of its own plans, opens the ledger, recovers and listens. Its times and its memory are \
+      printed; the ledger is examined beside the planning, and open_s is what is left after it.
 
       EXAMPLE:
         biassweep-bench recovery --trials 100000
@@ -145,9 +146,12 @@ struct RecoveryBenchmark: AsyncParsableCommand {
     let start = clock.now
     @Sendable func elapsed() -> Double { start.duration(to: clock.now) / .seconds(1) }
     let definition = try BenchmarkSweep.definition(shards: trials)
+    let opening = try LedgerOpening(
+      path: directory.appendingPathComponent("bench.ledger").path, spec: definition.spec,
+      version: "bench")
     let plan = definition.plan
     let planned = elapsed()
-    let ledger = try ledger(definition, plan, in: directory)
+    let ledger = try Ledger(opening, plan: plan, now: Date().timeIntervalSince1970)
     let opened = elapsed()
     let coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, version: "bench", keepLeases: true,

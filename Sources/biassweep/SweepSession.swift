@@ -27,10 +27,10 @@ struct SweepSession: Sendable {
     var definition = try selection.definition()
     if let limit = again.maxFailures { definition.policy.maximumFailures = limit }
     ledgerPath = path ?? "\(definition.spec.name).ledger"
+    let opening = try LedgerOpening(
+      path: ledgerPath, spec: definition.spec, version: BiasSweep.version)
     plan = definition.plan
-    ledger = try Ledger(
-      path: ledgerPath, spec: definition.spec, plan: plan, version: BiasSweep.version,
-      now: Date().timeIntervalSince1970)
+    ledger = try Ledger(opening, plan: plan, now: Date().timeIntervalSince1970)
     let checkpoints: CheckpointStore
     do {
       artifacts = try ArtifactStore(

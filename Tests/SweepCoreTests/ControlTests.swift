@@ -5,12 +5,14 @@ import Testing
 /// What operators ask for, live and after a restart.
 @Suite struct ControlTests {
   /// The same sweep after its coordinator was started again; its workers are still there.
-  private func restarted(_ bench: SchedulerBench, revive: Bool = false) -> SchedulerBench {
+  private func restarted(
+    _ bench: SchedulerBench, keepLeases: Bool = true, revive: Bool = false
+  ) -> SchedulerBench {
     var again = bench
     again.scheduler = bench.replayed()
     #expect(again.scheduler.durableState == bench.scheduler.durableState)
     again.now = .zero
-    _ = again.scheduler.finishRecovery(keepLeases: true, revive: revive, now: .zero)
+    _ = again.scheduler.finishRecovery(keepLeases: keepLeases, revive: revive, now: .zero)
     #expect(again.scheduler.contradictions().isEmpty)
     return again
   }
@@ -38,6 +40,16 @@ import Testing
     #expect(again.assignments.count == 3)
     #expect(again.control(.resume) == .accepted)
     #expect(again.kinds["leasing_continued"] == 1)
+  }
+
+  @Test func aLocalRunEndsAPauseThatWasLeftBehind() throws {
+    var bench = try SchedulerBench()
+    bench.join("w")
+    #expect(bench.control(.pause(reason: "noon")) == .accepted)
+    var again = restarted(bench, keepLeases: false)
+    #expect(again.scheduler.pauseReason == nil)
+    again.join("w", connection: 2)
+    #expect(again.assignments.count == 1)
   }
 
   @Test func aCancelledShardIsRevokedAndStaysCancelled() throws {
