@@ -211,6 +211,7 @@ package struct SweepDefinition: Sendable {
       }
     }
     seconds("lease_seconds", &policy.leaseSeconds)
+    policy.heartbeatSeconds = ExecutionPolicy.usualHeartbeat(ofLease: policy.leaseSeconds)
     seconds("heartbeat_seconds", &policy.heartbeatSeconds)
     seconds("disconnect_grace_seconds", &policy.disconnectGraceSeconds)
     seconds("retry_backoff_seconds", &policy.retryBackoffSeconds)

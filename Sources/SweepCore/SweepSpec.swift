@@ -322,7 +322,8 @@ extension SweepSpec.Training {
 package struct ExecutionPolicy: Codable, Hashable, Sendable {
   /// A worker that is silent for this long loses its leases.
   package var leaseSeconds: Double = 15
-  package var heartbeatSeconds: Double = 3
+  /// How often a worker says that it is there.
+  package var heartbeatSeconds: Double = usualHeartbeat(ofLease: 15)
   /// A worker whose connection broke has this long to come back before its leases end.
   package var disconnectGraceSeconds: Double = 0.25
   /// Attempts of a shard that end in an error before the shard is quarantined.
@@ -347,6 +348,10 @@ package struct ExecutionPolicy: Codable, Hashable, Sendable {
   package var shardMemoryBytes: Int?
 
   package init() {}
+
+  /// Seconds between heartbeats where nobody says otherwise: a thousand workers should not send more
+  /// of them than reports, and a lease should survive the loss of some.
+  package static func usualHeartbeat(ofLease seconds: Double) -> Double { min(3, seconds / 5) }
 
   enum CodingKeys: String, CodingKey {
     case leaseSeconds = "lease_seconds"

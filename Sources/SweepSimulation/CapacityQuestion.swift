@@ -70,7 +70,7 @@ package struct CapacityQuestion: Hashable, Sendable {
     let plan = definition.plan
     var policy = definition.policy
     policy.leaseSeconds = leaseSeconds
-    policy.heartbeatSeconds = leaseSeconds / 3
+    policy.heartbeatSeconds = ExecutionPolicy.usualHeartbeat(ofLease: leaseSeconds)
     // Workers fail all the time here, and shards are not to blame.
     policy.losses = 1000
     var faults = FaultPlan.none

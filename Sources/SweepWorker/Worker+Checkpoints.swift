@@ -3,7 +3,7 @@ import GRPCCore
 import SweepCore
 import SweepRPC
 
-/// Where a worker keeps the checkpoints of its shards.
+/// Where a worker keeps the checkpoints of its shards, and what they need of others.
 package struct CheckpointPlace: Sendable {
   /// A directory; several workers may share it.
   package let directory: String
@@ -21,6 +21,11 @@ package struct CheckpointPlace: Sendable {
   /// The file of one shard of a sweep.
   func path(sweep: ContentDigest, shard: ShardID) -> String {
     "\(directory)/\(sweep.description.prefix(16))/\(ContentDigest(of: shard.description.utf8))"
+  }
+
+  /// The local copy of an artifact that shards of a sweep need.
+  func path(sweep: ContentDigest, artifact: ContentDigest) -> String {
+    "\(directory)/\(sweep.description.prefix(16))/artifact-\(artifact)"
   }
 
   /// Removes what nobody goes on with, as far as that is possible.

@@ -12,6 +12,25 @@ extension Worker {
 
   // MARK: Down
 
+  /// The bytes of the artifact called `name`, which one shard of this machine fetches for all that need
+  /// it; nil for an empty name.
+  func input(_ name: String, for control: ShardControl) async throws -> [UInt8]? {
+    guard let digest = ContentDigest(hex: name), let checkpoints, let sweep else {
+      return try await download(name, for: control)
+    }
+    let path = checkpoints.path(sweep: sweep.digest, artifact: digest)
+    do {
+      try await download(digest, to: path) { control.isCancelled }
+      return try await threads.run(named: "artifact") {
+        [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+      }
+    } catch WorkerError.localStorage(let problem) {
+      logger.warning(
+        "artifact not kept on this machine", metadata: ["digest": "\(digest)", "error": "\(problem)"])
+      return try await download(name, for: control)
+    }
+  }
+
   /// The bytes of the artifact called `name`; nil for an empty name.
   func download(_ name: String, for control: ShardControl) async throws -> [UInt8]? {
     guard let digest = ContentDigest(hex: name) else { return nil }

@@ -32,7 +32,7 @@ package actor Worker {
   let threads = BlockingThreads()
   /// Whether results are being gathered: one alarm serves the shards of all slots.
   private let isGathering = Atomic(false)
-  /// Without any answer for this long the worker gives up.
+  /// A worker that holds nothing gives up when no coordinator has said anything for this long.
   let patience: Duration
   /// When the worker must have ended; nil if it may go on for ever.
   private let endsAt: SuspendingClock.Instant?
@@ -83,8 +83,13 @@ package actor Worker {
   private var takesWork: Bool { !isStopping && !draining }
   /// Whether a coordinator has ever accepted this worker's credentials.
   private var wasConnected = false
+  /// When a coordinator said something last.
+  private var lastContact = SuspendingClock.now
+  private var reconnection = Backoff()
   private var isOver = false
   private var refusal: String?
+  /// Why the coordinator refused a report on a shard that still runs; it fails once it has stopped.
+  private var refused: [LeaseToken: String] = [:]
 
   /// - Parameters:
   ///   - info: this process; the identifier must be new.
@@ -116,14 +121,11 @@ package actor Worker {
   ///
   /// - Throws: `WorkerError`.
   package func run() async throws {
-    var backoff = Backoff()
     var generator = SystemRandomNumberGenerator()
-    var lastContact = SuspendingClock.now
+    lastContact = .now
     while !isOver {
       do {
-        try await connectOnce { lastContact = .now }
-        lastContact = .now
-        backoff.reset()
+        try await connectOnce()
       } catch let error as RPCError where SessionRefusal.isWorthRetrying(error) {
         logger.warning(
           "session lost, will reconnect",
@@ -133,19 +135,22 @@ package actor Worker {
         if !wasConnected, let problem = certificateProblem(in: error) {
           throw WorkerError.untrusted(address: address, detail: problem)
         }
-        if lastContact.duration(to: .now) > patience {
+        if holdsNothing && lastContact.duration(to: .now) > patience {
           throw WorkerError.unreachable(address: address, detail: error.message)
         }
       } catch let error as RPCError {
         throw WorkerError.refused(address: address, reason: error.message)
       }
       if let refusal { throw WorkerError.refused(address: address, reason: refusal) }
-      if isOver || (!takesWork && running.isEmpty && unacknowledged.isEmpty) { return }
+      if isOver || (!takesWork && holdsNothing) { return }
       // What could not be said by then, the coordinator learns from the end of the leases.
       if let stoppingSince, stoppingSince.duration(to: .now) > Self.farewell { return }
-      try await Task.sleep(for: backoff.delay(using: &generator))
+      try await Task.sleep(for: reconnection.delay(using: &generator))
     }
   }
+
+  /// Whether nothing would be lost with this worker: no shard runs, and no report waits.
+  private var holdsNothing: Bool { running.isEmpty && unacknowledged.isEmpty }
 
   /// Takes no further shard; `run` returns when those that run have been reported.
   package func drain() {
@@ -166,7 +171,7 @@ package actor Worker {
 
   // MARK: Session
 
-  private func connectOnce(contact: () -> Void) async throws {
+  private func connectOnce() async throws {
     let transport = try security.clientTransport(host: host, port: port)
     try await withGRPCClient(transport: transport) { client in
       try await self.session(Service(wrapping: client))
@@ -204,6 +209,7 @@ package actor Worker {
   }
 
   private func handle(_ messages: [CoordinatorMessage]) async throws {
+    lastContact = .now
     for message in messages { try await handle(message) }
   }
 
@@ -353,13 +359,15 @@ package actor Worker {
     let name = shard.id.description
     Task {
       do {
-        let input = try await self.download(message.input, for: control)
+        let input = try await self.input(message.input, for: control)
         let checkpoint = await self.checkpointFiles(
           for: shard.id, newest: message.checkpoint, control: control)
+        let known = self.reportKept(wanted, of: shard.id, under: token)
         let assignment = ShardAssignment(
-          shard: shard, token: token, attempt: Int(message.attempt), trials: trials, input: input,
+          shard: shard, token: token, attempt: Int(message.attempt),
+          trials: trials.filter { !known.contains($0.id.description) }, input: input,
           checkpoint: checkpoint)
-        let wasResumed = checkpoint?.exist == true
+        let wasResumed = checkpoint?.exist == true || !known.isEmpty
         let product = try await self.threads.run(named: name) {
           let started = SuspendingClock.now
           var product = try executor.execute(assignment, control)
@@ -390,27 +398,50 @@ package actor Worker {
     report(running.keys.sorted().flatMap(waitingResults))
   }
 
-  /// The results of a shard that were not reported yet.
+  /// The results of a shard that were not reported yet; they are kept until it is complete.
   private func waitingResults(of token: LeaseToken) -> [Report] {
     guard let control = running[token] else { return [] }
-    return control.takeResults().map { result in
-      .trial(
-        token,
-        .with {
-          $0.trial = .with {
-            $0.token = token.value
-            $0.trial = result.trial.description
-            $0.metrics = result.metrics
-            $0.notes = result.notes
-            $0.items = result.items.sorted { $0.key < $1.key }.map { name, values in
-              .with {
-                $0.name = name
-                $0.values = values
-              }
-            }
+    let reports = control.takeResults().map { result in
+      Biassweep_V1_TrialReport.with {
+        $0.token = token.value
+        $0.trial = result.trial.description
+        $0.metrics = result.metrics
+        $0.notes = result.notes
+        $0.items = result.items.sorted { $0.key < $1.key }.map { name, values in
+          .with {
+            $0.name = name
+            $0.values = values
           }
-        })
+        }
+      }
     }
+    if let shard = shardOfLease[token] { keptResults(of: shard)?.add(reports) }
+    return reports.map { report in .trial(token, .with { $0.trial = report }) }
+  }
+
+  /// Reports what an earlier attempt on this machine found out and could not report.
+  ///
+  /// - Returns: the trials.
+  private func reportKept(
+    _ wanted: Set<String>, of shard: ShardID, under token: LeaseToken
+  ) -> Set<String> {
+    guard running[token] != nil, let kept = keptResults(of: shard)?.reports(of: wanted) else {
+      return []
+    }
+    report(
+      kept.map { report in
+        var report = report
+        report.token = token.value
+        return .trial(token, .with { $0.trial = report })
+      })
+    return Set(kept.map(\.trial))
+  }
+
+  private func keptResults(of shard: ShardID) -> KeptResults? {
+    guard let sweep, let checkpoints else { return nil }
+    return KeptResults(
+      beside: checkpoints.path(sweep: sweep.digest, shard: shard), version: version,
+      inputs: sweep.inputs)
   }
 
   private func finish(
@@ -424,6 +455,7 @@ package actor Worker {
       digest = name
     }
     let results = waitingResults(of: token)
+    refused[token] = nil
     guard running.removeValue(forKey: token) != nil else { return }
     report(
       results + [
@@ -442,6 +474,7 @@ package actor Worker {
 
   private func fail(_ token: LeaseToken, _ evidence: String) {
     let results = waitingResults(of: token)
+    refused[token] = nil
     running[token] = nil
     shardOfLease[token] = nil
     uploads[token]?.task?.cancel()
@@ -462,12 +495,15 @@ package actor Worker {
 
   /// A shard ended because its lease did, or because the worker stops.
   private func cancelled(_ token: LeaseToken) async {
+    if let reason = refused.removeValue(forKey: token) { return fail(token, reason) }
     // Whoever gets the shard next goes on where this worker stopped.
     if isStopping { await finishUpload(token, within: Self.farewell) }
+    let results = isStopping ? waitingResults(of: token) : []
     shardOfLease[token] = nil
     guard running.removeValue(forKey: token) != nil else { return }
     if isStopping {
-      report([.final(token, .with { $0.release = .with { $0.token = token.value } })])
+      report(
+        results + [.final(token, .with { $0.release = .with { $0.token = token.value } })])
     } else if !isOver && takesWork {
       requestWork(1)
     }
@@ -512,6 +548,7 @@ package actor Worker {
 
   private func acknowledged(_ acknowledgement: Biassweep_V1_Acknowledgement) {
     if acknowledgement.request == readyRequest {
+      reconnection.reset()
       if acknowledgement.outcome == .refused {
         refusal = acknowledgement.message
         isOver = true
@@ -527,9 +564,12 @@ package actor Worker {
       logger.error(
         "report refused",
         metadata: ["lease.token": "\(report.token)", "reason": "\(acknowledgement.message)"])
-      if let control = running[report.token] { control.cancel() }
-      if case .final(let token, let message) = report, case .shard = message.body {
-        fail(token, "the coordinator refused the shard's report: \(acknowledgement.message)")
+      let reason = "the coordinator refused a report: \(acknowledgement.message)"
+      if let control = running[report.token] {
+        refused[report.token] = reason
+        control.cancel()
+      } else if case .final(let token, let message) = report, case .shard = message.body {
+        fail(token, reason)
       }
     case .accepted:
       if case .final(let token, let message) = report, case .shard = message.body,
@@ -543,7 +583,7 @@ package actor Worker {
   }
 
   private func endIfDone() {
-    if !takesWork && running.isEmpty && unacknowledged.isEmpty {
+    if !takesWork && holdsNothing {
       isOver = true
       outgoing?.finish()
     }

@@ -16,6 +16,13 @@ struct StudyInputs {
     let name: String
     let digest: ContentDigest
     var path: String { "\(StudyInputs.store.directory)/\(name)" }
+
+    /// Whether it is there, and what it should be.
+    var isWhole: Bool {
+      (try? Data(contentsOf: URL(fileURLWithPath: path), options: .mappedIfSafe)).map {
+        ContentDigest(of: $0) == digest
+      } ?? false
+    }
   }
 
   /// The data files of the sweep's tasks: those of the manifest, and the user's under their digests.
@@ -90,9 +97,9 @@ struct StudyInputs {
     return "\(directory)/\(root)"
   }
 
-  /// The data directory, after fetching the files that it lacks.
+  /// The data directory, after fetching the files that it lacks or that are damaged.
   func dataStore(from source: InputSource) throws -> DatasetStore {
-    let missing = dataFiles.filter { Self.size(of: $0.path) == nil }
+    let missing = dataFiles.filter { !$0.isWhole }
     guard !missing.isEmpty else { return Self.store }
     let offered = try source.files().filter { $0.input == .data }
     for file in missing {

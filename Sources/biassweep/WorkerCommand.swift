@@ -91,6 +91,11 @@ struct WorkerCommand: AsyncParsableCommand {
     let security = try credentials.security(.worker)
     let processors = ProcessInfo.processInfo.activeProcessorCount
     let threads = threads ?? max(1, processors / slots)
+    if slots * threads > processors {
+      log.logger.warning(
+        "more threads than processors: shards will slow each other down",
+        metadata: ["slots": "\(slots)", "threads": "\(threads)", "processors": "\(processors)"])
+    }
     let info = WorkerInfo(
       id: security.workerID(unique: UUID().uuidString.lowercased()),
       host: ProcessInfo.processInfo.hostName,

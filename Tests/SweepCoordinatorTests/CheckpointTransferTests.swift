@@ -200,6 +200,73 @@ struct CheckpointTransferTests {
     #expect(deployment.openCheckpoints?.newest(of: victim) == nil)
   }
 
+  /// A worker finishes trials while there is no coordinator, and dies before there is one again.
+  @Test func resultsThatNobodyHeardOfAreNotComputedAgain() async throws {
+    let expected = try await undisturbedDigest(try Deployment(seeds: 1))
+    let deployment = try Deployment(seeds: 1)
+    let victim = try #require(deployment.plan.shards.first { !$0.trials.isEmpty })
+    let listening = Signal<(port: Int, coordinator: Coordinator)>()
+    let reached = Signal<Bool>()
+    let gate = Gate()
+    let end = Gate()
+    let work = SteppedWork { assignment, done, _ in
+      if assignment.shard.id == victim.id && done == 0 {
+        reached.send(true)
+        gate.wait()
+      }
+    }
+    async let first = deployment.serve { port, coordinator in listening.send((port, coordinator)) }
+    let (port, coordinator) = try #require(await listening.next())
+    let cache = place(deployment, "machine", uploads: false)
+    let doomed = Task {
+      try await Deployment.worker(
+        "doomed", port: port, checkpoints: cache,
+        execute: { assignment, control in
+          let product = try work.run(assignment, control)
+          if assignment.shard.id == victim.id { end.wait() }
+          return product
+        }
+      ).run()
+    }
+    _ = await reached.next()
+    await coordinator.suspend()
+    _ = try await first
+    gate.open()
+    while try !keptResults(in: cache) { await Task.yield() }
+    doomed.cancel()
+    _ = await doomed.result
+    end.open()
+
+    let heirs = SteppedWork()
+    let left = Counter()
+    let again = Signal<Int>()
+    async let second = deployment.serve(keepLeases: false) { port, _ in again.send(port) }
+    let nextPort = try #require(await again.next())
+    try await Deployment.worker(
+      "heir", port: nextPort, checkpoints: cache,
+      execute: { assignment, control in
+        if assignment.shard.id == victim.id { for _ in assignment.trials { left.increment() } }
+        return try heirs.run(assignment, control)
+      }
+    ).run()
+    #expect(try await second.trialsCompleted == deployment.plan.grid.trials.count)
+    #expect(left.value == 0)
+    #expect(try deployment.reader.resultDigest() == expected)
+    #expect(try !keptResults(in: cache), "nothing is left of a shard that is complete")
+    // What the shards needed of others was fetched once for the machine.
+    let artifacts = try FileManager.default.subpathsOfDirectory(atPath: cache.directory)
+      .filter { $0.contains("artifact-") }
+    #expect(artifacts.count == deployment.plan.augmentationCount)
+  }
+
+  /// Whether results wait in a worker's directory.
+  private func keptResults(in place: CheckpointPlace) throws -> Bool {
+    let manager = FileManager.default
+    guard manager.fileExists(atPath: place.directory) else { return false }
+    return try manager.subpathsOfDirectory(atPath: place.directory)
+      .contains { $0.hasSuffix(".results") }
+  }
+
   @Test func checkpointsSurviveTheCoordinator() async throws {
     let deployment = try Deployment(seeds: 1)
     let shards = deployment.plan.shards.filter { !$0.trials.isEmpty }

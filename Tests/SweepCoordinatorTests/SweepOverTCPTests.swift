@@ -115,7 +115,9 @@ struct SweepOverTCPTests {
     #expect(result.trialsFailed == 0)
   }
 
-  @Test func workersOutliveTheirCoordinator() async throws {
+  /// A worker that holds something has all the patience in the world.
+  @Test(arguments: [Duration.seconds(20), .zero])
+  func workersOutliveTheirCoordinator(patience: Duration) async throws {
     let deployment = try Deployment(seeds: 2)
     let listening = Signal<(port: Int, coordinator: Coordinator)>()
     let started = Signal<Bool>()
@@ -126,7 +128,7 @@ struct SweepOverTCPTests {
     }
     let (port, coordinator) = try #require(await listening.next())
     let worker = Task {
-      try await Deployment.worker("w", port: port) { assignment, control in
+      try await Deployment.worker("w", port: port, patience: patience) { assignment, control in
         if executions.increment() == 3 {
           started.send(true)
           gate.wait()
@@ -171,6 +173,53 @@ struct SweepOverTCPTests {
     let nextPort = try #require(await again.next())
     try await Deployment.worker("w2", port: nextPort).run()
     #expect(try await resumed.trialsCompleted == deployment.plan.grid.trials.count)
+  }
+
+  @Test func aRefusedReportFailsTheShard() async throws {
+    let deployment = try Deployment(seeds: 1)
+    let bad = try #require(deployment.plan.shards.last { !$0.trials.isEmpty }).id
+    let listening = Signal<Int>()
+    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let port = try #require(await listening.next())
+    try await Deployment.worker("w", port: port) { assignment, control in
+      if assignment.shard.id == bad {
+        control.complete(TrialID("somebody else's"), metrics: ["accuracy": 1], notes: [:])
+        while !control.isCancelled { sched_yield() }
+        throw CancellationError()
+      }
+      return try Deployment.compute(assignment, control)
+    }.run()
+    #expect(try await summary.shardsQuarantined == 1)
+    let failure = try #require(try deployment.reader.failures().first)
+    #expect(failure.attempts.count == 3)
+    #expect(failure.attempts.allSatisfy { $0.contains("the coordinator refused a report") })
+  }
+
+  @Test func aStoppingWorkerStillReportsWhatItFinished() async throws {
+    let deployment = try Deployment(seeds: 1)
+    let victim = try #require(deployment.plan.shards.first { !$0.trials.isEmpty }).id
+    let listening = Signal<Int>()
+    let started = Signal<Bool>()
+    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let port = try #require(await listening.next())
+    let leaving = Deployment.worker("leaving", port: port) { assignment, control in
+      let product = try Deployment.compute(assignment, control)
+      guard assignment.shard.id == victim else { return product }
+      started.send(true)
+      while !control.isCancelled { sched_yield() }
+      throw CancellationError()
+    }
+    let run = Task { try await leaving.run() }
+    _ = await started.next()
+    await leaving.stop()
+    try await run.value
+    let left = Counter()
+    try await Deployment.worker("staying", port: port) { assignment, control in
+      if assignment.shard.id == victim { for _ in assignment.trials { left.increment() } }
+      return try Deployment.compute(assignment, control)
+    }.run()
+    #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
+    #expect(left.value == 0)
   }
 
   @Test func stoppingWorkerGivesItsShardBack() async throws {

@@ -204,6 +204,18 @@ private func problems(_ sketch: String) -> [String] {
     #expect(steep.first?.contains("augmented items") == true)
   }
 
+  @Test(arguments: [(60.0, 3.0), (15, 3), (4, 0.8), (0.05, 0.01)])
+  func aHeartbeatThatNobodyStatesFitsIntoTheLease(lease: Double, expected: Double) throws {
+    let policy = try definition(
+      smokeSketch + """
+
+        execution:
+          lease_seconds: \(lease)
+        """
+    ).policy
+    #expect(abs(policy.heartbeatSeconds - expected) < 1e-12)
+  }
+
   @Test func theHeartbeatMustFitIntoTheLease() {
     let found = problems(
       smokeSketch + """
