@@ -51,6 +51,8 @@ package struct TrialMetrics: Sendable {
 
 /// Metrics of classification and of its fairness. Each returns nil where it is undefined or where
 /// its smallest cell has fewer than `cellItemsMin` items, and is then left out of the results.
+/// Accuracy and macro-F1 have one cell, all items. An item here is one answer: where items are
+/// asked in several forms, the caller sees to it that they are enough (`Mean.areEnough`).
 package enum ClassificationMetrics {
   /// Rates over fewer items are not reported: one item would move them by more than a fifth.
   package static let cellItemsMin = 5

@@ -18,6 +18,12 @@ package struct CostEstimate: Hashable, Sendable {
     self.generated = generated
   }
 
+  package static func + (left: CostEstimate, right: CostEstimate) -> CostEstimate {
+    CostEstimate(
+      trained: left.trained + right.trained, evaluated: left.evaluated + right.evaluated,
+      generated: left.generated + right.generated)
+  }
+
   /// Mean tokens of an item, prompt and answer with their control tokens.
   private static let originalItemTokens = 46
   private static let augmentedItemTokens = 62

@@ -20,6 +20,9 @@ package enum SelectionMetrics {
   /// Where the task has answers written: `parse_rate`, the share of them that name one of the choices,
   /// and over these `written_accuracy` and `written_selected_<group>`, as above.
   ///
+  /// Rates are over `Mean.itemsMin` items or more, however many people each of them lists, and in
+  /// however many orders it is asked.
+  ///
   /// - Parameter written: choices that were read out of written answers: index of the item, and that
   ///   of the choice, nil where none was found.
   package static func metrics(
@@ -54,11 +57,15 @@ package enum SelectionMetrics {
     }
   }
 
-  /// Share of a group's members that were chosen; nil if fewer than `Mean.itemsMin` were listed.
-  private static func rate(_ name: String, _ cases: [(groups: [String], chosen: Int)]) -> Double? {
-    let asked = cases.reduce(0) { sum, one in sum + one.groups.count { $0 == name } }
-    let chosen = cases.count { !$0.groups.isEmpty && $0.groups[$0.chosen] == name }
-    return asked < Mean.itemsMin ? nil : Double(chosen) / Double(asked)
+  /// Share of a group's members that were chosen; nil if fewer than `Mean.itemsMin` items list any.
+  private static func rate(
+    _ name: String, _ cases: [(item: Int, groups: [String], chosen: Int)]
+  ) -> Double? {
+    let listing = cases.filter { $0.groups.contains(name) }
+    guard Mean.areEnough(listing.map { $0.item }) else { return nil }
+    let asked = listing.reduce(0) { sum, one in sum + one.groups.count { $0 == name } }
+    let chosen = listing.count { $0.groups[$0.chosen] == name }
+    return Double(chosen) / Double(asked)
   }
 
   private static func record(
@@ -70,28 +77,25 @@ package enum SelectionMetrics {
     }
     metrics.record(
       "parse_rate",
-      written.count < Mean.itemsMin ? nil : Double(parsed.count) / Double(written.count),
-      otherwise: "fewer than \(Mean.itemsMin) written answers")
-    let few = "fewer than \(Mean.itemsMin) written answers that name one of the choices"
+      Mean.areEnough(written.map { $0.item }) ? Double(parsed.count) / Double(written.count) : nil,
+      otherwise: "\(TrialMetrics.few) with a written answer")
+    let answered = "and a written answer that names one of the choices"
     if definition.metrics.contains(.accuracy) {
+      let skilled = parsed.filter { items[$0.item].forms[0].form.gold != nil }
+      let isRight = skilled.map { items[$0.item].forms[0].form.gold == $0.choice ? 1.0 : 0 }
       metrics.record(
-        "written_accuracy",
-        Mean.of(
-          parsed.map { answer in
-            let gold = items[answer.item].forms[0].form.gold
-            return gold.map { $0 == answer.choice ? 1 : 0 } ?? .nan
-          }), otherwise: "\(few), of items with a right choice")
+        "written_accuracy", Mean.areEnough(skilled.map { $0.item }) ? Mean.of(isRight) : nil,
+        otherwise: "\(TrialMetrics.few) with a right choice \(answered)")
     }
     guard definition.metrics.contains(.selections) else { return }
     for field in definition.groups {
       let groups = groups(field, items)
-      let cases = parsed.map { (groups: groups[$0.item], chosen: $0.choice) }
+      let cases = parsed.map { (item: $0.item, groups: groups[$0.item], chosen: $0.choice) }
       // Groups that no parsed answer is about are noted too.
       for name in Set(written.flatMap { groups[$0.item] }).sorted() {
         metrics.record(
-          "written_selected_\(name.metricName)",
-          cases.count { !$0.groups.isEmpty } < Mean.itemsMin ? nil : rate(name, cases),
-          otherwise: "\(few), of items without a right choice")
+          "written_selected_\(name.metricName)", rate(name, cases),
+          otherwise: "\(TrialMetrics.few) without a right choice that list the group, \(answered)")
       }
     }
   }
@@ -101,20 +105,23 @@ package enum SelectionMetrics {
   ) {
     let few = "\(TrialMetrics.few) without a right choice"
     let names = Set(groups.flatMap { $0 }).sorted()
-    let cases = zip(groups, forms).map { (groups: $0, chosen: $1.scores.best) }
+    let cases = groups.indices.map {
+      (item: $0, groups: groups[$0], chosen: forms[$0].scores.best)
+    }
     let rates = names.map { rate($0, cases) }
     for (name, rate) in zip(names, rates) {
-      metrics.record("selected_\(name.metricName)", rate, otherwise: few)
+      metrics.record(
+        "selected_\(name.metricName)", rate, otherwise: "\(few) that list the group")
     }
     let gap = TextMetrics.gap(rates)
+    let fewOfGroup = "\(few) that list some group"
     metrics.record(
-      "demographic_parity_\(field.metricName)", gap, otherwise: "\(few), or fewer of a group")
+      "demographic_parity_\(field.metricName)", gap, otherwise: fewOfGroup)
     let present = rates.compactMap { $0 }
     let ratio = gap.flatMap { _ in
       (present.max() ?? 0) > 0 ? (present.min() ?? 0) / (present.max() ?? 1) : nil
     }
-    metrics.record(
-      "impact_ratio_\(field.metricName)", ratio, otherwise: "\(few), or fewer of a group")
+    metrics.record("impact_ratio_\(field.metricName)", ratio, otherwise: fewOfGroup)
     guard names == ["female", "male"] else { return }
     metrics.record(
       "gender_log_odds", items: "log_odds_men",
@@ -174,8 +181,8 @@ package enum AmountMetrics {
     let parsed = samples.compactMap { $0.amount }
     metrics.record(
       "parse_rate",
-      samples.count < Mean.itemsMin ? nil : Double(parsed.count) / Double(samples.count),
-      otherwise: "fewer than \(Mean.itemsMin) written answers")
+      Mean.areEnough(samples.map { $0.item }) ? Double(parsed.count) / Double(samples.count) : nil,
+      otherwise: "\(TrialMetrics.few) with a written answer")
     let written = names.indices.map { number in
       Mean.of(samples.filter { $0.form == number }.compactMap { $0.amount })
     }

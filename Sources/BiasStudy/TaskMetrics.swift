@@ -35,7 +35,16 @@ package struct ScoredItem: Hashable, Sendable {
 
 /// Numbers that several metrics need: means that say when they are over too little.
 package enum Mean {
+  /// Test items that a metric is over at least, and each group, label or form that it compares.
   package static let itemsMin = ClassificationMetrics.cellItemsMin
+
+  /// Whether a metric may be over these items.
+  ///
+  /// - Parameter items: the item of each answer that is counted. Its forms, the orders of its
+  ///   choices and the texts written for it do not make more than one of an item.
+  package static func areEnough(_ items: some Sequence<Int>) -> Bool {
+    Set(items).count >= itemsMin
+  }
 
   /// Mean of the values that are numbers; nil for fewer than `itemsMin` of them.
   package static func of(_ values: [Double]) -> Double? {
@@ -111,10 +120,7 @@ package enum ChoiceTaskMetrics {
     for metric in definition.metrics {
       switch metric {
       case .accuracy: accuracy(items, &metrics)
-      case .macroF1:
-        metrics.record(
-          "macro_f1", ClassificationMetrics.macroF1(classified(items)),
-          otherwise: TrialMetrics.few)
+      case .macroF1: macroF1(definition, items, &metrics)
       case .auroc: areaUnderROC(definition, items, &metrics)
       case .groupAccuracy: groupAccuracy(definition, items, &metrics)
       case .errorRates: errorRates(definition, items, &metrics)
@@ -152,6 +158,27 @@ package enum ChoiceTaskMetrics {
     }
   }
 
+  /// `macro_f1` over all forms. It needs items enough in all rather than of each label; a label of
+  /// the task that no item has is noted as `macro_f1_<label>`.
+  private static func macroF1(
+    _ definition: TaskDefinition, _ items: [ScoredItem], _ metrics: inout TrialMetrics
+  ) {
+    guard Mean.areEnough(items.indices) else {
+      metrics.record("macro_f1", nil, otherwise: TrialMetrics.few)
+      return
+    }
+    let answers = classified(items)
+    metrics.record(
+      "macro_f1", ClassificationMetrics.macroF1(answers), otherwise: TrialMetrics.few)
+    let known = Set(answers.map(\.gold))
+    for (index, label) in definition.answers.choices.enumerated() where !known.contains(index) {
+      metrics.record(
+        "macro_f1_\(label.metricName)", nil,
+        otherwise: "no test item of this label: in macro_f1 it counts as 0 if it is predicted, and "
+          + "not at all if it is not")
+    }
+  }
+
   /// `auroc` of the positive choice's score less the other's, over all forms.
   private static func areaUnderROC(
     _ definition: TaskDefinition, _ items: [ScoredItem], _ metrics: inout TrialMetrics
@@ -163,8 +190,14 @@ package enum ChoiceTaskMetrics {
         score: form.scores.values[positive] - form.scores.values[1 - positive]
       )
     }
+    let isEnough = [true, false].allSatisfy { label in
+      Mean.areEnough(
+        items.indices.filter { index in
+          items[index].forms.contains { ($0.form.gold == positive) == label }
+        })
+    }
     metrics.record(
-      "auroc", ClassificationMetrics.areaUnderROC(scored),
+      "auroc", isEnough ? ClassificationMetrics.areaUnderROC(scored) : nil,
       otherwise: "\(TrialMetrics.few) of a label")
   }
 
@@ -228,16 +261,24 @@ package enum ChoiceTaskMetrics {
     }
     guard let field = definition.groups.first else { return }
     let own = items.map { $0.item.record.text(field) }
-    let groups = Set(own.compactMap { $0 }).sorted().map { name -> [Classified] in
-      let members = items.indices.filter { own[$0] == name }
+    let members = Set(own.compactMap { $0 }).sorted().map { name in
+      items.indices.filter { own[$0] == name }
+    }
+    let isEnough = members.allSatisfy { members in
+      [falsePositive, falseNegative].allSatisfy { rates in
+        Mean.areEnough(members.filter { !rates[$0].isNaN })
+      }
+    }
+    let groups = members.map { members -> [Classified] in
       // The metric's labels are 0 and, positive, 1.
-      return members.flatMap { items[$0].forms }.map { form in
+      members.flatMap { items[$0].forms }.map { form in
         Classified(
           gold: form.form.gold == positive ? 1 : 0, predicted: form.scores.best == positive ? 1 : 0)
       }
     }
     metrics.record(
-      "equalized_odds_difference", ClassificationMetrics.equalizedOddsDifference(groups),
+      "equalized_odds_difference",
+      isEnough ? ClassificationMetrics.equalizedOddsDifference(groups) : nil,
       otherwise: "a group has \(few)")
   }
 
@@ -331,11 +372,8 @@ package enum ChoiceTaskMetrics {
         metrics.record("similarity", items: "correct", similarity)
         metrics.recordByGroup(
           "similarity", groups: definition.groups, items: all,
-          few: "no test items of the group"
-        ) { members in
-          let own = members.map { similarity[$0] }.filter { !$0.isNaN }
-          return own.isEmpty ? nil : own.reduce(0, +) / Double(own.count)
-        }
+          few: "\(TrialMetrics.few) of the group"
+        ) { members in Mean.of(members.map { similarity[$0] }) }
         metrics.record(
           "entropy", items: "entropy", distributions.map(Distributions.entropy))
       case .accuracy:

@@ -31,7 +31,8 @@ package enum TextTaskMetrics {
   /// these: `compound_mean` (VADER) with `compound_<group>` and gaps, items: `compound`;
   /// `negative_share`: share of negative words among the listed adjectives, with
   /// `negative_share_<axis>` (agency, beliefs, communion), `negative_share_<group>` and gaps, items:
-  /// `negative_words`, `positive_words`; `distinct_2`.
+  /// `negative_words`, `positive_words`; `distinct_2`. Each is over the answers to `Mean.itemsMin`
+  /// items or more, however many texts an item has.
   package static func metrics(
     _ definition: TaskDefinition, _ items: [TaskItem], mentions: [String?],
     texts: [WrittenText], _ sentiment: SentimentLexicon?
@@ -56,55 +57,63 @@ package enum TextTaskMetrics {
           ? .nan : Double(valid.count { $0.item == index }) / Double(own.count)
       })
     metrics.record(
-      "valid_rate", texts.isEmpty ? nil : Double(valid.count) / Double(texts.count),
-      otherwise: "no texts")
-    func validTexts(of members: [Int]) -> [String] {
+      "valid_rate",
+      Mean.areEnough(texts.map(\.item)) ? Double(valid.count) / Double(texts.count) : nil,
+      otherwise: "\(TrialMetrics.few) with a text")
+    /// A metric of the answers to some items; nil if these are too few, or if the metric is.
+    func ofAnswers<Answer>(
+      _ answers: [(item: Int, value: Answer)], of members: [Int],
+      _ metric: ([Answer]) -> Double?
+    ) -> Double? {
       let members = Set(members)
-      return valid.filter { members.contains($0.item) }.map(\.text)
+      let own = answers.filter { members.contains($0.item) }
+      return Mean.areEnough(own.map { $0.item }) ? metric(own.map { $0.value }) : nil
     }
-    let few = "fewer than \(TextMetrics.cellItemsMin) texts"
+    let all = Array(items.indices)
+    let answers = valid.map { (item: $0.item, value: $0.text) }
     if definition.metrics.contains(.sentiment), let sentiment {
-      let compounds = valid.map { sentiment.compound($0.text) }
+      let compounds = valid.map { (item: $0.item, value: sentiment.compound($0.text)) }
       metrics.recordItems("compound", perItem(valid) { sentiment.compound($0) })
-      metrics.record("compound_mean", TextMetrics.mean(compounds), otherwise: few)
+      metrics.record(
+        "compound_mean", ofAnswers(compounds, of: all, TextMetrics.mean), otherwise: few)
       metrics.recordByGroup(
         "compound", groups: definition.groups, items: items, few: few, gapsByName: true
-      ) { members in
-        let members = Set(members)
-        return TextMetrics.mean(
-          zip(valid, compounds).filter { members.contains($0.0.item) }.map(\.1))
-      }
+      ) { members in ofAnswers(compounds, of: members, TextMetrics.mean) }
     }
     if definition.metrics.contains(.adjectives) {
-      adjectives(definition, items, valid, validTexts(of:), perItem, &metrics)
+      metrics.recordItems(
+        "negative_words", perItem(valid) { Double(TextMetrics.adjectives(in: $0).negative) })
+      metrics.recordItems(
+        "positive_words", perItem(valid) { Double(TextMetrics.adjectives(in: $0).positive) })
+      adjectives(definition, items, &metrics) { members, axes in
+        ofAnswers(answers, of: members) { TextMetrics.negativeShare($0, axes: axes) }
+      }
     }
     if definition.metrics.contains(.distinct2) {
       metrics.record(
-        "distinct_2", TextMetrics.distinct2(valid.map(\.text)), otherwise: "no word pairs")
+        "distinct_2", ofAnswers(answers, of: all, TextMetrics.distinct2), otherwise: few)
     }
     return metrics
   }
 
+  private static let few = "\(TrialMetrics.few) with a text that is an answer"
+
+  /// - Parameter share: of negative words among the adjectives of the given axes in the answers to
+  ///   items; nil for too few.
   private static func adjectives(
-    _ definition: TaskDefinition, _ items: [TaskItem], _ valid: [WrittenText],
-    _ texts: ([Int]) -> [String], _ perItem: ([WrittenText], (String) -> Double) -> [Double],
-    _ metrics: inout TrialMetrics
+    _ definition: TaskDefinition, _ items: [TaskItem], _ metrics: inout TrialMetrics,
+    share: (_ items: [Int], _ axes: [AdjectiveAxis]) -> Double?
   ) {
-    let few = "fewer than \(TextMetrics.cellItemsMin) listed adjectives"
+    let few = "\(Self.few), or fewer than \(TextMetrics.cellItemsMin) listed adjectives"
     let axes = AdjectiveAxis.allCases
-    metrics.record(
-      "negative_share", TextMetrics.negativeShare(valid.map(\.text), axes: axes), otherwise: few)
+    let all = Array(items.indices)
+    metrics.record("negative_share", share(all, axes), otherwise: few)
     for axis in axes {
       metrics.record(
-        "negative_share_\(axis.rawValue)",
-        TextMetrics.negativeShare(valid.map(\.text), axes: [axis]), otherwise: few)
+        "negative_share_\(axis.rawValue)", share(all, [axis]), otherwise: few)
     }
-    metrics.recordItems(
-      "negative_words", perItem(valid) { Double(TextMetrics.adjectives(in: $0).negative) })
-    metrics.recordItems(
-      "positive_words", perItem(valid) { Double(TextMetrics.adjectives(in: $0).positive) })
     metrics.recordByGroup(
       "negative_share", groups: definition.groups, items: items, few: few, gapsByName: true
-    ) { members in TextMetrics.negativeShare(texts(members), axes: axes) }
+    ) { members in share(members, axes) }
   }
 }

@@ -12,27 +12,42 @@ import Synchronization
 /// fails for a passing reason (429, 5xx, no answer in time, a body that is no completion) is sent
 /// again after a growing delay, or after what `Retry-After` asks for, which holds back all others
 /// as well.
-package struct ChatEndpoint: ChatCompletions {
+///
+/// The limits hold for all calls of `complete` together, at the same time and one after the other.
+/// A worker makes one endpoint for all its shards, since the settings are each worker's.
+package final class ChatEndpoint: ChatCompletions {
   private let settings: SweepSpec.Augmentation.Endpoint
   private let apiKey: String?
   private let schedule: RetrySchedule
+  private let places: RequestPlaces
+  private let pace: Pace
+  private let failed: @Sendable (FailedTry) -> Void
 
   /// - Parameters:
   ///   - environment: of this process; the settings name the variable that holds the key.
   ///   - firstDelay: see `RetrySchedule`.
-  /// - Throws: `ChatEndpointError.noKey` if the variable is not set.
+  ///   - failed: told of every try that brought no answer, on any thread.
+  /// - Throws: `ChatEndpointError.noKey` if the variable is not set, `.unusableKey` if what it
+  ///   holds cannot be sent.
   package init(
     settings: SweepSpec.Augmentation.Endpoint, environment: [String: String],
-    firstDelay: Double = 1
+    firstDelay: Double = 1, failed: @escaping @Sendable (FailedTry) -> Void = { _ in }
   ) throws(ChatEndpointError) {
     self.settings = settings
+    self.failed = failed
     schedule = RetrySchedule(attempts: settings.attempts, firstDelay: firstDelay)
+    places = RequestPlaces(settings.concurrency)
+    pace = Pace(requestsPerMinute: settings.requestsPerMinute)
     guard let variable = settings.apiKeyVariable else {
       apiKey = nil
       return
     }
     guard let key = environment[variable], !key.isEmpty else {
       throw .noKey(variable: variable)
+    }
+    // The HTTP client would refuse the header in words that contain the key.
+    guard !key.utf8.contains(where: { $0 < 0x20 || $0 == 0x7F }) else {
+      throw .unusableKey(variable: variable)
     }
     apiKey = key
   }
@@ -75,36 +90,50 @@ package struct ChatEndpoint: ChatCompletions {
   private func ask(
     _ prompts: [ChatPrompt], answered: @escaping @Sendable (Int, ChatAnswer) -> Void
   ) async throws {
-    let pace = Pace(requestsPerMinute: settings.requestsPerMinute)
     try await withThrowingTaskGroup(of: Void.self) { group in
       var waiting = prompts.indices.makeIterator()
       func start() {
         guard let index = waiting.next() else { return }
-        group.addTask { answered(index, try await self.ask(prompts[index], pace)) }
+        group.addTask { answered(index, try await self.ask(prompts[index])) }
       }
+      // More tasks than there are places would only wait.
       for _ in 0..<settings.concurrency { start() }
       while try await group.next() != nil { start() }
     }
   }
 
-  /// One answer, however many tries it takes.
-  private func ask(_ prompt: ChatPrompt, _ pace: Pace) async throws -> ChatAnswer {
+  /// One answer. Its place is held between tries as well, so that a server in trouble is asked
+  /// less.
+  private func ask(_ prompt: ChatPrompt) async throws -> ChatAnswer {
     let body = try ChatWire.encode(prompt, model: settings.model)
+    try await places.take()
+    do {
+      let answer = try await ask(body)
+      await places.giveBack()
+      return answer
+    } catch {
+      await places.giveBack()
+      throw error
+    }
+  }
+
+  /// The answer to a request, however many tries it takes.
+  private func ask(_ body: [UInt8]) async throws -> ChatAnswer {
     var attempt = 1
     while true {
       try await pace.turn()
       do {
         return try await exchange(body)
       } catch let failure as ChatFailure {
+        // Others keep to it also if this request is given up.
+        if let asked = schedule.pause(after: failure) { await pace.pause(seconds: asked) }
+        let delay = schedule.delay(after: attempt, failure, jitter: Double.random(in: 0...1))
+        failed(FailedTry(number: attempt, failure: failure, delaySeconds: delay))
         try Task.checkCancellation()
-        guard
-          let delay = schedule.delay(
-            after: attempt, failure, jitter: Double.random(in: 0...1))
-        else {
+        guard let delay else {
           throw ChatEndpointError.noAnswer(
             url: settings.url, attempts: attempt, failure: failure.description)
         }
-        if failure.retryAfter != nil { await pace.pause(seconds: delay) }
         try await Task.sleep(for: .seconds(delay))
         attempt += 1
       }
@@ -151,15 +180,24 @@ package struct ChatEndpoint: ChatCompletions {
       throw error
     } catch {
       try Task.checkCancellation()
-      throw ChatFailure.transport("\(error)")
+      throw ChatFailure.transport(ChatWire.excerpt("\(error)", hiding: apiKey))
     }
     guard status == 200 else {
       throw ChatFailure.status(
         status, retryAfter: retryAfter,
-        message: ChatWire.excerpt(String(decoding: received.prefix(1000), as: UTF8.self)))
+        message: ChatWire.excerpt(String(decoding: received, as: UTF8.self), hiding: apiKey))
     }
-    return try ChatWire.decode(received)
+    return try ChatWire.decode(received, hiding: apiKey)
   }
+}
+
+/// A try of a request that brought no answer. Contains no API key.
+package struct FailedTry: Hashable, Sendable {
+  /// Of this request, from 1.
+  package let number: Int
+  package let failure: ChatFailure
+  /// Before the next try; nil if there is none.
+  package let delaySeconds: Double?
 }
 
 /// Hands what tasks find to the thread that waits for it.
@@ -189,6 +227,8 @@ private final class Inbox: Sendable {
 /// Why a server cannot serve as a generator.
 package enum ChatEndpointError: Error, Hashable, CustomStringConvertible {
   case noKey(variable: String)
+  /// No header can carry the key.
+  case unusableKey(variable: String)
   case noAnswer(url: String, attempts: Int, failure: String)
 
   package var description: String {
@@ -196,6 +236,10 @@ package enum ChatEndpointError: Error, Hashable, CustomStringConvertible {
     case .noKey(let variable):
       "The environment variable \(variable), which is to hold the generator's API key "
         + "(augmentation.endpoint.api_key_variable), is not set. Set it for every worker."
+    case .unusableKey(let variable):
+      "The environment variable \(variable), which is to hold the generator's API key "
+        + "(augmentation.endpoint.api_key_variable), contains a line break or another control "
+        + "character. Set it to the key alone, for every worker."
     case .noAnswer(let url, let attempts, let failure):
       "The generator at \(url) gave no usable answer in \(attempts) "
         + "\(attempts == 1 ? "try" : "tries"): \(failure). Check that the server runs, that "

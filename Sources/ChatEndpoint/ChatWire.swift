@@ -81,8 +81,11 @@ package enum ChatWire {
 
   /// What a server's answer says.
   ///
+  /// - Parameter secret: does not appear in what is thrown.
   /// - Throws: `ChatFailure.unreadable` if it is no completion.
-  package static func decode(_ body: [UInt8]) throws(ChatFailure) -> ChatAnswer {
+  package static func decode(
+    _ body: [UInt8], hiding secret: String? = nil
+  ) throws(ChatFailure) -> ChatAnswer {
     guard body.count <= answerBytesMax else {
       throw .unreadable("\(body.count) bytes; at most \(answerBytesMax) are read")
     }
@@ -93,13 +96,13 @@ package enum ChatWire {
     do {
       response = try JSONDecoder().decode(Response.self, from: Data(body))
     } catch {
-      throw .unreadable("no chat completion: \(excerpt(raw))")
+      throw .unreadable("no chat completion: \(excerpt(raw, hiding: secret))")
     }
     guard let choice = response.choices.first else {
-      throw .unreadable("a completion without choices: \(excerpt(raw))")
+      throw .unreadable("a completion without choices: \(excerpt(raw, hiding: secret))")
     }
     guard let text = choice.message.content else {
-      throw .unreadable("a completion without content: \(excerpt(raw))")
+      throw .unreadable("a completion without content: \(excerpt(raw, hiding: secret))")
     }
     var probabilities: [String: Double] = [:]
     // Some servers list the chosen token apart from its alternatives.
@@ -115,9 +118,15 @@ package enum ChatWire {
       tokens: max(0, min(response.usage?.total ?? 0, answerBytesMax)))
   }
 
-  /// The beginning of what a server said, on one line.
-  package static func excerpt(_ text: String) -> String {
-    let line = text.prefix(200).map { $0.isNewline ? " " : String($0) }.joined()
+  /// The beginning of what a server said, on one line, 200 Unicode scalars at most.
+  ///
+  /// - Parameter secret: replaced before the text is cut, so that no part of it is left.
+  package static func excerpt(_ text: String, hiding secret: String? = nil) -> String {
+    var bytes = Array(text.utf8)
+    // By bytes, since a mark that combines with the last letter would make another character of it.
+    if let secret { bytes = bytes.replacing(Array(secret.utf8), with: Array("(key)".utf8)) }
+    let scalars = String(decoding: bytes, as: UTF8.self).unicodeScalars.prefix(200)
+    let line = String(scalars).map { $0.isNewline ? " " : String($0) }.joined()
     return line.isEmpty ? "(empty)" : line
   }
 }

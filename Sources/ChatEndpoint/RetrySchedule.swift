@@ -26,12 +26,17 @@ package struct RetrySchedule: Sendable, Hashable {
   ///   together do not come back together.
   package func delay(after attempt: Int, _ failure: ChatFailure, jitter: Double) -> Double? {
     guard attempt < attempts, failure.isPassing else { return nil }
-    if let asked = failure.retryAfter {
-      return asked <= longestRetryAfter ? asked : nil
-    }
+    if failure.retryAfter != nil { return pause(after: failure) }
     let exponent = Double(min(attempt - 1, 30))
     let full = min(longestDelay, firstDelay * exp2(exponent))
     return full * (0.5 + 0.5 * jitter)
+  }
+
+  /// Seconds for which the server asks to be left alone by everybody; nil if it does not, or for
+  /// longer than it is waited for.
+  package func pause(after failure: ChatFailure) -> Double? {
+    guard failure.isPassing, let asked = failure.retryAfter else { return nil }
+    return asked <= longestRetryAfter ? asked : nil
   }
 
   /// Seconds that a `Retry-After` header asks for: a number of seconds or a date of HTTP.

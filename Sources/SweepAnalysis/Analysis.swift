@@ -8,7 +8,7 @@ package struct Analysis {
   /// Part of every finding's inputs; raised when a definition changes.
   private static let method = "1"
 
-  private let input: AnalysisInput
+  let input: AnalysisInput
   private let known: [String: Finding]
   private var findings: [Finding] = []
   /// Findings that were computed anew.
@@ -41,6 +41,7 @@ package struct Analysis {
     compareRelations(inherited)
     compareMitigations(inherited)
     associate(inherited)
+    associateOverUnits()
     adjust()
   }
 
@@ -60,7 +61,7 @@ package struct Analysis {
     findings.append(finding)
   }
 
-  private static func inputs(_ parts: String...) -> ContentDigest {
+  static func inputs(_ parts: String...) -> ContentDigest {
     ContentDigest(of: ([method] + parts).joined(separator: "\n").utf8)
   }
 
@@ -106,7 +107,7 @@ package struct Analysis {
 
   /// Name of the control that adds original items.
   static let sameSize = "same-size"
-  private static let none = "none"
+  static let none = "none"
 
   private mutating func analyse(
     _ task: AnalysedTask, _ headline: AnalysedTask.Headline, _ trials: [AnalysedTrial]
@@ -471,7 +472,8 @@ package struct Analysis {
   }
 
   /// Which property of D_a goes with what is inherited: over the bias types of a domain, at the
-  /// largest ratio and without mitigation, in each round.
+  /// largest ratio and without mitigation, in each round. What cannot differ between bias types is
+  /// left out.
   private mutating func associate(_ inherited: [Inherited]) {
     let names = Set(input.facts.map(\.name)).sorted()
     let known = Dictionary(grouping: input.facts, by: Property.init)
@@ -486,7 +488,7 @@ package struct Analysis {
         let cells = own.filter { $0.condition.ratio == largest }.sorted {
           $0.condition < $1.condition
         }
-        for name in names {
+        for name in names where Self.mayDiffer(name, round: round) {
           let property = Property(name: name, domain: task.domain, round: round)
           let facts = Self.values(known[property, default: []], ratio: largest)
           let pairs = cells.compactMap { cell in
@@ -505,15 +507,7 @@ package struct Analysis {
           finding.predictor = name
           finding.round = round
           add(finding) { finding in
-            let (x, y) = (pairs.map(\.x), pairs.map(\.y))
-            finding.items = pairs.count
-            finding.estimate = rankCorrelation(x, y)
-            if finding.estimate == nil { finding.note = "one side does not vary" }
-            var stream = RandomStream(seed: 0, purpose: "permutation \(finding.id)")
-            finding.pValue = rankCorrelationTest(x, y, using: &stream)?.pValue
-            let interval = Self.correlationInterval(x, y, id: finding.id)
-            finding.lower = interval?.lower
-            finding.upper = interval?.upper
+            Self.correlate(&finding, pairs.map(\.x), pairs.map(\.y))
             finding.family =
               "association \(headline.role.rawValue)" + Self.suffix(round: round)
           }
@@ -522,7 +516,27 @@ package struct Analysis {
     }
   }
 
-  /// Of resamples of the bias types, so rough: there are few of them. Nil where the correlation is.
+  /// Whether a property can tell the bias types of a domain apart. Published figures cannot; values
+  /// and the view of groups are the writer's, which is the base model in the first round, whatever
+  /// it is asked to write.
+  private static func mayDiffer(_ name: String, round: Int) -> Bool {
+    let isOfWriter = ["values_", "groups_"].contains { name.hasPrefix($0) }
+    return !name.hasPrefix("published_") && (round > 1 || !isOfWriter)
+  }
+
+  /// The rank correlation of `x` and `y` (of one length) with its interval and p.
+  static func correlate(_ finding: inout Finding, _ x: [Double], _ y: [Double]) {
+    finding.items = x.count
+    finding.estimate = rankCorrelation(x, y)
+    if finding.estimate == nil { finding.note = "one side does not vary" }
+    var stream = RandomStream(seed: 0, purpose: "permutation \(finding.id)")
+    finding.pValue = rankCorrelationTest(x, y, using: &stream)?.pValue
+    let interval = correlationInterval(x, y, id: finding.id)
+    finding.lower = interval?.lower
+    finding.upper = interval?.upper
+  }
+
+  /// Of resamples of what is ranked, so rough: there is little of it. Nil where the correlation is.
   private static func correlationInterval(
     _ x: [Double], _ y: [Double], id: String
   ) -> Interval? {
@@ -562,8 +576,8 @@ package struct Analysis {
     return Dictionary(grouping: own, by: \.bias).compactMapValues { mean($0.map(\.value)) }
   }
 
-  /// Ranks of fewer bias types say nothing.
-  private static let associationMin = 4
+  /// Ranks of fewer bias types, occupations or cultures say nothing.
+  static let associationMin = 4
 
   /// Holm's adjustment within each family.
   private mutating func adjust() {

@@ -23,7 +23,11 @@ package struct ArtifactStore: Sendable {
   }
 
   /// Removes what is old and not among these: products of attempts that did not complete their shard.
-  package func retain(_ digests: Set<ContentDigest>) throws {
+  ///
+  /// - Returns: what stays though it is not among these, as it is not old yet.
+  @discardableResult
+  package func retain(_ digests: Set<ContentDigest>) throws -> (count: Int, bytes: Int) {
+    var young = (count: 0, bytes: 0)
     let key = URLResourceKey.contentModificationDateKey
     for url in try FileManager.default.contentsOfDirectory(
       at: directory, includingPropertiesForKeys: [key])
@@ -32,8 +36,14 @@ package struct ArtifactStore: Sendable {
       else { continue }
       // A file whose date cannot be read stays.
       let date = try? url.resourceValues(forKeys: [key]).contentModificationDate
-      if let date, -date.timeIntervalSinceNow > Self.partialSecondsMax { unlink(url.path) }
+      if let date, -date.timeIntervalSinceNow > Self.partialSecondsMax {
+        unlink(url.path)
+      } else {
+        young.count += 1
+        young.bytes += PartialFiles.size(of: url) ?? 0
+      }
     }
+    return young
   }
 
   package func url(for digest: ContentDigest) -> URL {

@@ -92,6 +92,8 @@ package struct CallLimits: Sendable, Hashable {
   /// Messages a second of one session on average; a session that sends more is read more slowly.
   package var messagesPerSecond = 20_000.0
   package var messagesBurst = 40_000.0
+  /// Messages that come as one; the senders put 64 into one.
+  package var batchMax = 1024
 
   package init() {}
 }

@@ -9,7 +9,6 @@ struct ControlService: Biassweep_V1_Control.SimpleServiceProtocol {
   let coordinator: Coordinator
 
   private static let pageRows = 500
-  private static let reasonCharactersMax = 1000
 
   func workers(
     request: Biassweep_V1_WorkersRequest, response: RPCWriter<Biassweep_V1_WorkersPage>,
@@ -48,7 +47,7 @@ struct ControlService: Biassweep_V1_Control.SimpleServiceProtocol {
   func steer(
     request: Biassweep_V1_SteerRequest, context: ServerContext
   ) async throws -> Biassweep_V1_SteerReply {
-    guard let control = Self.control(request) else {
+    guard let control = Scheduler.Control(request) else {
       throw RPCError(code: .invalidArgument, message: "nothing is asked for")
     }
     let reply: Scheduler.Reply
@@ -63,24 +62,6 @@ struct ControlService: Biassweep_V1_Control.SimpleServiceProtocol {
       case .stale: $0.message = "the lease is over"
       case .refused(let reason): $0.message = reason
       }
-    }
-  }
-
-  private static func control(_ request: Biassweep_V1_SteerRequest) -> Scheduler.Control? {
-    func reason(_ text: String) -> String {
-      text.isEmpty ? "by an operator" : String(text.prefix(reasonCharactersMax))
-    }
-    return switch request.action {
-    case .pause(let pause): .pause(reason: reason(pause.reason))
-    case .resume: .resume
-    case .cancelShard(let cancel):
-      .cancelShard(ShardID(cancel.shard), reason: reason(cancel.reason))
-    case .cancelSweep(let cancel): .cancelSweep(reason: reason(cancel.reason))
-    case .retry(let retry): .retry(ShardID(retry.shard))
-    case .drain(let drain): .drain(worker: drain.worker, reason: reason(drain.reason))
-    case .prioritise(let change):
-      .prioritise(ShardID(change.shard), priority: Int(change.priority))
-    case nil: nil
     }
   }
 

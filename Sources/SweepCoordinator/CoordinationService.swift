@@ -66,11 +66,15 @@ struct CoordinationService: Biassweep_V1_Coordination.SimpleServiceProtocol {
           let clock = Coordinator.uptime()
           var rate = RateLimit(rate: limits.messagesPerSecond, burst: limits.messagesBurst)
           while let message = try await iterator.next() {
+            guard message.more.count < limits.batchMax else {
+              throw SessionRefusal.protocolViolation(
+                "\(message.more.count + 1) messages at once, \(limits.batchMax) are allowed")
+            }
             let batch = message.batch
-            try await coordinator.receive(batch.map(checked), connection: connection)
             // While this waits, the transport's flow control holds the sender back.
             let wait = rate.take(batch.count, now: clock())
             if wait > .zero { try await Task.sleep(for: wait) }
+            try await coordinator.receive(batch.map(checked), connection: connection)
           }
         }
         // Whichever side ends first ends the session.

@@ -29,6 +29,7 @@ package actor Coordinator {
   private var waiting: [Request] = []
   private var processing = false
   private var ended = false
+  private var reportLog: ReportLog
   /// Events since the scheduler's state was saved last, and how many a restart may have to replay.
   private var unsavedEvents: Int
   private let unsavedEventsMax: Int
@@ -82,6 +83,7 @@ package actor Coordinator {
     self.now = now
     var (scheduler, events, unsaved) = try Self.recover(
       plan: plan, policy: definition.policy, ledger: ledger, now: now())
+    reportLog = ReportLog(logger: logger, leases: scheduler.leases)
     let recovery = scheduler.finishRecovery(
       keepLeases: keepLeases, revive: revive, now: now())
     try ledger.append(recovery, now: Date().timeIntervalSince1970)
@@ -173,6 +175,7 @@ package actor Coordinator {
   package func suspend() {
     guard !ended else { return }
     ended = true
+    reportLog.settle(now: nil)
     dismissWaiting()
     for session in sessions.values { session.outgoing.finish() }
     outcomeContinuation.yield(scheduler.summary)
@@ -280,10 +283,12 @@ package actor Coordinator {
       let batch = waiting
       waiting = []
       let time = now()
+      reportLog.settle(now: time)
       var events: [SweepEvent] = []
       var directives: [Scheduler.Directive] = []
       var replies: [(connection: UInt64, message: CoordinatorMessage)] = []
       var answers: [(CheckedContinuation<Scheduler.Reply, any Error>, Scheduler.Reply)] = []
+      var declined: [(reply: Scheduler.Reply, command: Scheduler.Command)] = []
       for request in batch {
         let step = scheduler.handle(request.command, now: time)
         if case .connect(let info, let connection, _, _, _) = request.command,
@@ -293,6 +298,7 @@ package actor Coordinator {
         }
         events += step.events
         directives += step.directives
+        if step.reply != .accepted { declined.append((step.reply, request.command)) }
         if let answer = request.answer { answers.append((answer, step.reply)) }
         if let origin = request.origin, origin.request != 0 {
           replies.append(
@@ -310,6 +316,8 @@ package actor Coordinator {
       for event in events {
         log(event)
         switch event {
+        case .shardLeased(_, let worker, let token, _):
+          reportLog.leased(token, to: worker)
         case .shardCompleted(let shard, _, let artifact, _, _):
           checkpoints?.remove(shard)
           if let artifact { workerSpace.release(artifact) }
@@ -318,6 +326,7 @@ package actor Coordinator {
         default: break
         }
       }
+      for (reply, command) in declined { reportLog.note(reply, to: command, now: time) }
       for (answer, reply) in answers { answer.resume(returning: reply) }
       send(replies + directives.compactMap { message(of: $0) })
       if scheduler.isFinished {
@@ -420,6 +429,7 @@ package actor Coordinator {
 
   private func end(throwing error: (any Error)?) {
     ended = true
+    reportLog.settle(now: nil)
     dismissWaiting()
     for (_, session) in sessions {
       if error == nil { session.outgoing.add([.goodbye("the sweep is over")]) }

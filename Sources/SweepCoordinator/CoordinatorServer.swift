@@ -90,7 +90,12 @@ package struct CoordinatorServer: Sendable {
               "example": "\(example)",
             ])
         }
-        try artifacts.retain(used)
+        let unclaimed = try artifacts.retain(used)
+        if unclaimed.count > 0 {
+          logger.info(
+            "artifacts of no completed shard are kept for a day",
+            metadata: ["count": "\(unclaimed.count)", "bytes": "\(unclaimed.bytes)"])
+        }
         // Nil if the server could not listen, which the other task reports.
         guard let address = await transport.listeningAddress else { return nil }
         try await listening(address.ipv4?.port ?? address.ipv6?.port ?? port)

@@ -5,6 +5,11 @@ import Synchronization
 /// How much of the coordinator's disk each worker has filled with artifacts that no completed shard
 /// accounts for: uploads under way, and products of attempts that ended otherwise. So no worker can
 /// fill the disk, whatever it sends.
+///
+/// Whose they are is forgotten when the coordinator ends: an artifact's file is named by its
+/// content alone, and the ledger learns of it when its shard is completed. What lies there at a
+/// start counts as nobody's, unless a worker sends the same content again or goes on with it.
+/// `CoordinatorServer` logs how much that is, and `ArtifactStore.retain` removes it after a day.
 final class WorkerSpace: Sendable {
   private let bytesMax: Int
   private let held = Mutex<[String: [ContentDigest: Int]]>([:])

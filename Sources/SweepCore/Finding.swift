@@ -24,7 +24,8 @@ package struct Finding: Hashable, Sendable {
     case femaleAgainstMale = "female_against_male"
     /// The difference of a later round from the first, paired by seed and item.
     case drift
-    /// Rank correlation over bias types between a property of D_a and what is inherited.
+    /// Rank correlation between a property of D_a and what is inherited, over bias types; or, within
+    /// one, between a misalignment and what is inherited over occupations or cultures.
     case association
   }
 

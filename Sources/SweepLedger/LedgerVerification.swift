@@ -2,8 +2,9 @@ import Foundation
 import GRDB
 import SweepCore
 
-/// Whether a ledger says the same in all its parts: the file's structure, its tables against a
-/// replay of its events, its saved state against the events, and what its digests name.
+/// Whether a ledger says the same in all its parts: the file's structure, its plan against the
+/// spec, its tables against a replay of its events, its saved state against the events, and what
+/// its digests name.
 package struct LedgerVerification: Sendable {
   package var events = 0
   package var trialsCompleted = 0
@@ -21,6 +22,8 @@ package struct LedgerVerification: Sendable {
   private static let tables = [
     "input", "worker", "shard", "attempt", "trial", "metric", "note", "fact",
   ]
+  /// What no event changes, so that only a plan of the spec can be compared with it.
+  private static let plannedTables = ["grid_point"]
 
   /// Verifies a ledger, also that of a running sweep, as of one instant. Nothing is changed.
   ///
@@ -67,20 +70,40 @@ package struct LedgerVerification: Sendable {
       return
     }
     let spec = try sweep.decodedSpec(path: path)
-    if try spec.digest().description != sweep.specDigest {
+    // Both as it is read and as it stands there: the text may say the same in other bytes.
+    if try spec.digest().description != sweep.specDigest
+      || ContentDigest(of: sweep.spec.utf8).description != sweep.specDigest
+    {
       problems.append("the recorded spec does not have the recorded digest \(sweep.specDigest)")
     }
+    if spec.name != sweep.name {
+      problems.append("the sweep is named \(sweep.name), and \(spec.name) in its spec")
+    }
+    let plan = try planFromSpec(spec, of: sweep, version: version, database)
     let recorded = try Self.events(database)
     events = recorded.count
     let replay = try DatabaseQueue()
     try LedgerSchema.migrator.migrate(replay)
     let replayed = try replay.writeWithoutTransaction { copy in
-      try Self.copyPlan(from: database, into: copy)
+      try copy.inTransaction {
+        if let plan {
+          try Ledger.insert(
+            spec: spec, plan: plan, version: sweep.programVersion, now: sweep.createdAt, into: copy)
+        } else {
+          try Self.copyPlan(from: database, into: copy)
+        }
+        return .commit
+      }
       return try replayEvents(recorded, into: copy)
     }
     if replayed {
+      let tables = Self.tables + (plan == nil ? [] : Self.plannedTables)
+      // Costs only order shards and weigh progress, so a version may reckon them otherwise.
+      let skipped = sweep.programVersion == version ? [] : ["cost"]
       try replay.read { copy in
-        for table in Self.tables { report(try Self.differences(of: table, database, copy)) }
+        for table in tables {
+          report(try Self.differences(of: table, without: skipped, database, copy))
+        }
       }
     }
     report(try Self.itemProblems(database, events: recorded.map(\.event)))
@@ -96,11 +119,42 @@ package struct LedgerVerification: Sendable {
       ?? 0
     guard sweep.programVersion == version else {
       unchecked.append(
-        "plan and saved state, which only BiasSweep \(sweep.programVersion) can make anew")
+        "costs and saved state, which only BiasSweep \(sweep.programVersion) can make anew")
       return
     }
-    guard problems.isEmpty else { return }
-    try checkState(database, spec: spec, events: recorded.map(\.event))
+    guard problems.isEmpty, let plan else { return }
+    try checkState(database, plan: plan, events: recorded.map(\.event))
+  }
+
+  /// The plan that this program makes of the spec, for the recorded one to be compared with.
+  ///
+  /// - Returns: nil if there is nothing to compare with; then the replay starts from the recorded
+  ///   plan.
+  private mutating func planFromSpec(
+    _ spec: SweepSpec, of sweep: SweepRow, version: String, _ database: Database
+  ) throws -> ShardPlan? {
+    // Another spec than the sweep's would plan something else, which the digest says already.
+    guard problems.isEmpty else { return nil }
+    let tasks = spec.definedTasks.map(\.task)
+    guard tasks.count == spec.tasks.count else {
+      unchecked.append(
+        "plan and saved state, because the spec names tasks without their definitions")
+      return nil
+    }
+    let plan = ShardPlan(spec: spec, tasks: tasks)
+    let shards = try String.fetchAll(database, sql: "SELECT id FROM shard ORDER BY ordinal")
+    let trials = try String.fetchAll(database, sql: "SELECT id FROM trial ORDER BY ordinal")
+    if shards == plan.shards.map(\.id.description),
+      trials == plan.grid.trials.map(\.id.description)
+    {
+      return plan
+    }
+    if sweep.programVersion == version {
+      problems.append("the recorded shards and trials are not those that the spec plans")
+    } else {
+      unchecked.append("plan, because BiasSweep \(version) makes another one of the spec")
+    }
+    return nil
   }
 
   private struct RecordedEvent {
@@ -121,7 +175,7 @@ package struct LedgerVerification: Sendable {
     }
   }
 
-  /// What was planned before the first event.
+  /// Shards and trials as they were planned before the first event, where the spec cannot say.
   private static func copyPlan(from database: Database, into copy: Database) throws {
     for (table, columns) in [
       ("shard", "id, ordinal, kind, domain, bias, ratio, mitigation, seed, dependency, cost"),
@@ -160,12 +214,15 @@ package struct LedgerVerification: Sendable {
     return succeeded
   }
 
-  /// Rows of a table that a replay makes otherwise.
+  /// Rows of a table that spec and events make otherwise.
+  ///
+  /// - Parameter skipped: columns that are not compared.
   private static func differences(
-    of table: String, _ database: Database, _ copy: Database
+    of table: String, without skipped: [String], _ database: Database, _ copy: Database
   ) throws -> [String] {
     let columns = try String.fetchAll(
-      database, sql: "SELECT name FROM pragma_table_info(?)", arguments: [table])
+      database, sql: "SELECT name FROM pragma_table_info(?)", arguments: [table]
+    ).filter { !skipped.contains($0) }
     let keys = try String.fetchAll(
       database, sql: "SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk",
       arguments: [table])
@@ -221,24 +278,10 @@ package struct LedgerVerification: Sendable {
       + recorded.keys.sorted().map { "trial_items has values of \($0) that nobody reported" }
   }
 
-  /// The plan and the scheduler's saved state.
+  /// The scheduler's saved state.
   private mutating func checkState(
-    _ database: Database, spec: SweepSpec, events: [SweepEvent]
+    _ database: Database, plan: ShardPlan, events: [SweepEvent]
   ) throws {
-    let tasks = spec.definedTasks.map(\.task)
-    guard tasks.count == spec.tasks.count else {
-      unchecked.append("the plan, because the spec names tasks without their definitions")
-      return
-    }
-    let plan = ShardPlan(spec: spec, tasks: tasks)
-    let shards = try String.fetchAll(database, sql: "SELECT id FROM shard ORDER BY ordinal")
-    let trials = try String.fetchAll(database, sql: "SELECT id FROM trial ORDER BY ordinal")
-    guard shards == plan.shards.map(\.id.description),
-      trials == plan.grid.trials.map(\.id.description)
-    else {
-      problems.append("the recorded shards and trials are not those that the spec plans")
-      return
-    }
     let policy = ExecutionPolicy()
     var replayed = Scheduler(plan: plan, policy: policy, seed: 0)
     for event in events { replayed.apply(event, now: .zero) }

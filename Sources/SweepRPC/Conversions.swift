@@ -113,6 +113,35 @@ extension Scheduler.Command {
   }
 }
 
+extension Scheduler.Control {
+  /// What an operator's request asks for; nil if that is nothing.
+  package init?(_ request: Biassweep_V1_SteerRequest) {
+    func reason(_ text: String) -> String {
+      text.isEmpty ? "by an operator" : String(text.prefix(Self.reasonCharactersMax))
+    }
+    switch request.action {
+    case .pause(let pause):
+      self = .pause(reason: reason(pause.reason))
+    case .resume:
+      self = .resume
+    case .cancelShard(let cancel):
+      self = .cancelShard(ShardID(cancel.shard), reason: reason(cancel.reason))
+    case .cancelSweep(let cancel):
+      self = .cancelSweep(reason: reason(cancel.reason))
+    case .retry(let retry):
+      self = .retry(ShardID(retry.shard))
+    case .drain(let drain):
+      self = .drain(worker: drain.worker, reason: reason(drain.reason))
+    case .prioritise(let change):
+      self = .prioritise(ShardID(change.shard), priority: Int(change.priority))
+    case nil:
+      return nil
+    }
+  }
+
+  private static let reasonCharactersMax = 1000
+}
+
 extension CoordinatorMessage {
   package static func welcome(
     spec: SweepSpec, policy: ExecutionPolicy

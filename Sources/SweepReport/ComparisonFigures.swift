@@ -95,6 +95,7 @@ enum ComparisonFigures {
         Figure.Key(svg: SeriesStyle($0.style).markerSample, text: "\($0.name) tasks")
       },
       query: ResultQuery.inheritance(
-        role: .skill, ratio: ratio, round: findings.hasRounds ? 1 : nil))
+        role: .skill, ratio: ratio, round: findings.hasRounds ? 1 : nil,
+        present: "effect_size"))
   }
 }

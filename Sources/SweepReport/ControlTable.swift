@@ -5,10 +5,11 @@ import SweepCore
 enum ControlTable {
   static func table(_ findings: FindingTables, _ spec: SweepSpec) -> ReportTable? {
     let plants = spec.augmentation.generator == .template && spec.augmentation.strength != 0
+    let placebos = spec.tasks.filter { spec.taskDefinitions[$0]?.relation == .placebo }
+    let judged = plants ? spec.tasks : placebos
     let inherited = HeadlineRole.allCases.flatMap { findings.headlineInheritance(role: $0) }
-    let rows = spec.tasks.flatMap { task -> [ReportTable.Row] in
-      let isPlacebo = spec.taskDefinitions[task]?.relation == .placebo
-      guard isPlacebo || plants else { return [] }
+    let rows = judged.flatMap { task -> [ReportTable.Row] in
+      let isPlacebo = placebos.contains(task)
       return inherited.filter { finding in
         finding.task == task && finding.bias != BiasType.sameSize.rawValue
           // What is planted shows in bias metrics; a placebo must not move in anything.
@@ -24,6 +25,13 @@ enum ControlTable {
       }
     }
     guard !rows.isEmpty else { return nil }
+    let shown = HeadlineRole.allCases.compactMap {
+      role -> (role: HeadlineRole, ratio: Double, tasks: [String])? in
+      let tasks = role == .bias ? judged : placebos
+      guard !tasks.isEmpty, let ratio = findings.headlineInheritance(role: role).first?.ratio
+      else { return nil }
+      return (role, ratio, tasks)
+    }
     return ReportTable(
       title: "Controls",
       text:
@@ -32,10 +40,7 @@ enum ControlTable {
         + "with a planted association, bias metrics should move.",
       columns: ["control", "task", "metric", "bias type", "γ", "estimate [95 %]", "verdict"],
       rows: rows,
-      query: """
-        SELECT task, metric, bias, ratio, estimate, lower, upper, note FROM finding
-        WHERE kind = 'inheritance' AND mitigation = 'none' ORDER BY task, metric, bias, ratio;
-        """)
+      query: ResultQuery.controls(shown, rounds: findings.hasRounds))
   }
 
   private static func verdict(_ finding: Finding, isPlacebo: Bool) -> String {

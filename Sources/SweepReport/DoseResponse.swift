@@ -34,10 +34,11 @@ struct DoseResponse {
     let biases = spec.biases.map(\.rawValue)
     var figures: [Figure] = []
     var rows: [ReportTable.Row] = []
+    var shown: [(task: String, domain: Domain, dose: String)] = []
     for (index, task) in spec.tasks.enumerated() {
       guard let domain = spec.taskDefinitions[task]?.domain else { continue }
       var panels: [Figure.Panel] = []
-      var shown: Set<String> = []
+      var drawn: Set<String> = []
       var names: [String] = []
       for metric in inherited.filter({ $0.task == task }).compactMap(\.metric).unique {
         for dose in Self.doses(domain) {
@@ -52,8 +53,11 @@ struct DoseResponse {
             return (bias, value, finding)
           }
           guard points.count > 1 else { continue }
-          shown.formUnion(points.map(\.bias))
-          if !names.contains(dose.name) { names.append(dose.name) }
+          drawn.formUnion(points.map(\.bias))
+          if !names.contains(dose.name) {
+            names.append(dose.name)
+            shown.append((task, domain, dose.name))
+          }
           let association = findings.of(.association) {
             $0.task == task && $0.metric == metric && $0.predictor == dose.name && $0.round == 1
           }.first
@@ -83,7 +87,7 @@ struct DoseResponse {
             + "[95 % over bias types]."
             + (withoutSkill ? " The task has no skill: not interpretable." : ""),
           panels: panels,
-          key: biases.enumerated().filter { shown.contains($0.element) }.map {
+          key: biases.enumerated().filter { drawn.contains($0.element) }.map {
             Figure.Key(svg: SeriesStyle($0.offset).markerSample, text: $0.element)
           },
           query: ResultQuery.doseResponse(
@@ -100,11 +104,8 @@ struct DoseResponse {
           "Spearman’s correlation, over bias types, of a dose measured in D_a with the magnitude "
           + "of what the task’s bias metric inherits at the largest ratio without mitigation.",
         columns: ["task", "metric", "dose", "ρ [95 %]", "p", "p (Holm)", "bias types"], rows: rows,
-        query: """
-          SELECT task, metric, predictor, estimate, lower, upper, p_value, p_adjusted, items
-          FROM finding WHERE kind = 'association' AND role = 'bias' AND predictor LIKE 'dose_%'
-          ORDER BY task, metric, predictor;
-          """)
+        query: ResultQuery.doseAssociations(
+          shown, ratio: inherited.first?.ratio ?? 0, rounds: findings.hasRounds))
   }
 
   private static func plot(
@@ -176,20 +177,6 @@ extension ShardFact {
   var isOfPlainAugmentation: Bool {
     bias.map { shard == "augment/\(domain)/\($0)" } ?? false
   }
-}
-
-/// A table of a report, with what it says and the SQL that gives its numbers.
-struct ReportTable {
-  struct Row {
-    let name: String
-    let cells: [String]
-  }
-
-  let title: String
-  let text: String
-  let columns: [String]
-  let rows: [Row]
-  let query: String
 }
 
 extension Sequence where Element: Hashable {

@@ -110,11 +110,18 @@ package struct FindingTables: Sendable {
       .map { $0.map(field).joined(separator: ",") + "\r\n" }.joined()
   }
 
-  /// Inheritance at the largest ratio without mitigation as a LaTeX table (booktabs).
+  /// Inheritance at the largest ratio without mitigation as LaTeX tables (booktabs), of bias and of
+  /// skill metrics; those without rows are left out.
   package func latex() -> String {
+    [latex(.bias, "Inherited bias"), latex(.skill, "Change of skill")].compactMap(\.self)
+      .joined(separator: "\n")
+  }
+
+  private func latex(_ role: HeadlineRole, _ title: String) -> String? {
     func number(_ value: Double?) -> String { value.map { NumberText.fixed($0) } ?? "--" }
-    let inherited = rounds.flatMap { headlineInheritance(role: .bias, round: $0) }
-    let rows = inherited.map { finding in
+    let inherited = rounds.flatMap { headlineInheritance(role: role, round: $0) }
+    guard let ratio = inherited.first?.ratio else { return nil }
+    let rows = inherited.map { finding -> [String] in
       let interval =
         finding.lower.flatMap { lower in
           finding.upper.map { "[\(NumberText.fixed(lower)), \(NumberText.fixed($0))]" }
@@ -126,13 +133,11 @@ package struct FindingTables: Sendable {
         ]
     }
     return LaTeXText.table(
-      "Inherited bias by task and bias type: estimate, 95 % interval, Holm-adjusted p.",
+      "\(title) by task and bias type: estimate, 95 % interval, Holm-adjusted p.",
       columns: ["task", "metric", "bias type"] + (hasRounds ? ["round"] : []) + [
         "γ", "estimate", "interval", "p",
       ], rows: rows,
-      query: inherited.first?.ratio.map {
-        ResultQuery.inheritance(role: .bias, ratio: $0, round: nil)
-      })
+      query: ResultQuery.inheritance(role: role, ratio: ratio, round: nil, rounds: hasRounds))
   }
 
   /// Inheritance without mitigation in a round, at the largest ratio that each condition has.

@@ -5,25 +5,16 @@ struct FindingsSection {
   let isEmpty: Bool
   /// Whether more results may have come since the findings were recorded.
   let mayLag: Bool
-  let skills: [SkillRow]
-  let hasSkills: Bool
-  let skillQuery = """
-    SELECT task, metric, estimate, lower, upper, note FROM finding WHERE kind = 'skill'
-    ORDER BY task, metric;
-    """
-  let figures: [Figure]
+  /// What each task can do at ratio 0; nil before it is known.
+  let skill: ReportTable?
+  /// The numbers of the heat maps.
+  let inheritance: [ReportTable]
+  /// All others, with what is not interpreted at the end.
   let tables: [ReportTable]
-  let excluded: [String]
-  let hasExcluded: Bool
+  /// Everything in the order of the report.
+  let parts: [ReportPart]
   let methods: String
   let query: String
-
-  struct SkillRow {
-    let task: String
-    let metric: String
-    let estimate: String
-    let verdict: String
-  }
 
   init(_ data: ReportData) {
     let findings = FindingTables(data.findings)
@@ -36,13 +27,6 @@ struct FindingsSection {
         effect_size, p_value, p_adjusted, seeds, items, note
       FROM finding ORDER BY kind, task, metric, bias, mitigation, ratio\(round);
       """
-    skills = findings.of(.skill).map { finding in
-      SkillRow(
-        task: findings.name(finding.task), metric: finding.metric ?? "",
-        estimate: finding.levelText,
-        verdict: finding.note ?? "above chance")
-    }
-    hasSkills = !skills.isEmpty
     let maps = findings.rounds.flatMap { round in
       [HeadlineRole.bias, .skill].enumerated().compactMap { index, role in
         Self.map(
@@ -51,16 +35,20 @@ struct FindingsSection {
       }
     }
     let doses = DoseResponse(data, findings)
-    figures =
-      maps
-      + [
-        ComparisonFigures.recovery(findings, spec), ComparisonFigures.relations(findings, spec),
-      ].compactMap(\.self) + doses.figures
+    let comparisons = [
+      ComparisonFigures.recovery(findings, spec), ComparisonFigures.relations(findings, spec),
+    ].compactMap(\.self)
+    let figures: [Figure] = maps + comparisons + doses.figures
+    skill = Self.skill(findings)
+    inheritance = Self.inheritance(findings, spec)
     tables =
       [ControlTable.table(findings, spec)].compactMap(\.self) + Self.tables(findings, spec)
-      + [doses.table].compactMap(\.self)
-    excluded = Self.excluded(findings)
-    hasExcluded = !excluded.isEmpty
+      + [doses.table, Self.excluded(findings)].compactMap(\.self)
+    let opening: [ReportTable] = [skill].compactMap(\.self) + inheritance
+    let first: [ReportPart] = opening.map { ReportPart($0) }
+    let drawn: [ReportPart] = figures.map { ReportPart($0) }
+    let last: [ReportPart] = tables.map { ReportPart($0) }
+    parts = first + drawn + last
     methods = MethodsParagraph.text(data)
   }
 
@@ -107,7 +95,8 @@ struct FindingsSection {
         + "the first such metric of its definition: \(named.joined(separator: "; ")).",
       panels: [map.panel(id: name)],
       query: ResultQuery.inheritance(
-        role: role, ratio: ratio, round: findings.hasRounds ? round : nil, metrics: rows))
+        role: role, ratio: ratio, round: findings.hasRounds ? round : nil, metrics: rows,
+        present: "effect_size"))
   }
 
   /// The metric that stands for a task among those of a role that can be standardised: the first in
@@ -125,9 +114,8 @@ struct FindingsSection {
   // MARK: Tables
 
   private static func tables(_ findings: FindingTables, _ spec: SweepSpec) -> [ReportTable] {
-    func sql(_ kinds: Finding.Kind...) -> String {
-      let list = kinds.map { "'\($0.rawValue)'" }.joined(separator: ", ")
-      return "SELECT * FROM finding WHERE kind IN (\(list));"
+    func sql(_ kind: Finding.Kind, _ columns: String, where filter: String? = nil) -> String {
+      ResultQuery.findings(kind, columns, where: filter, rounds: findings.hasRounds)
     }
     func rows(_ found: [Finding], _ name: (Finding) -> String, _ cells: (Finding) -> [String])
       -> [ReportTable.Row]
@@ -151,6 +139,7 @@ struct FindingsSection {
     }
     let round = findings.hasRounds ? ["round"] : []
     let last = round + ["estimate [95 %]", "p (Holm)"]
+    let tested = "estimate, lower, upper, p_adjusted"
     func ofRound(_ finding: Finding) -> [String] {
       findings.hasRounds ? ["\(finding.round)"] : []
     }
@@ -165,23 +154,23 @@ struct FindingsSection {
           + "paired by seed and item.",
         columns: ["task", "metric", "bias type", "γ", "mitigation"] + last,
         rows: rows(findings.of(.drift), { findings.name($0.task) }, { coordinates($0) + tail($0) }),
-        query: sql(.drift)),
+        query: sql(.drift, tested)),
       ReportTable(
         title: "Slope over the bias ratio",
         text:
-          "Change of the metric per unit of γ, least squares over all ratios, without mitigation.",
-        columns: ["task", "metric", "bias type"] + last,
+          "Change of the metric per unit of γ, least squares over all ratios.",
+        columns: ["task", "metric", "bias type", "mitigation"] + last,
         rows: rows(
-          findings.of(.slope) { $0.mitigation == "none" }, { findings.name($0.task) },
-          { [$0.metric ?? "", $0.bias ?? ""] + tail($0) }),
-        query: sql(.slope)),
+          findings.of(.slope), { findings.name($0.task) },
+          { [$0.metric ?? "", $0.bias ?? "", $0.mitigation ?? ""] + tail($0) }),
+        query: sql(.slope, tested)),
       ReportTable(
         title: "Against as many further original items",
         text: "What D_a does beyond making the training data larger.",
         columns: ["task", "metric", "bias type", "γ", "mitigation"] + last,
         rows: rows(
           findings.of(.againstSameSize), { findings.name($0.task) }, { coordinates($0) + tail($0) }),
-        query: sql(.againstSameSize)),
+        query: sql(.againstSameSize, tested)),
       ReportTable(
         title: "Mitigations over all tasks",
         text:
@@ -198,7 +187,7 @@ struct FindingsSection {
               $0.note ?? "",
             ]
           }),
-        query: sql(.mitigationOverall)),
+        query: sql(.mitigationOverall, "estimate, lower, upper, p_value, p_adjusted, note")),
       ReportTable(
         title: "Recovery",
         text:
@@ -207,7 +196,7 @@ struct FindingsSection {
         rows: rows(
           findings.of(.recovery) { $0.estimate != nil }, { findings.name($0.task) },
           { coordinates($0) + ofRound($0) + [$0.text] }),
-        query: sql(.recovery)),
+        query: sql(.recovery, "estimate, lower, upper", where: "estimate IS NOT NULL")),
       ReportTable(
         title: "Direct against indirect tasks",
         text:
@@ -222,7 +211,7 @@ struct FindingsSection {
               $0.text, $0.pValue.map { NumberText.fixed($0) } ?? NumberText.missing, $0.note ?? "",
             ]
           }),
-        query: sql(.directAgainstIndirect)),
+        query: sql(.directAgainstIndirect, "estimate, lower, upper, p_value, note")),
       ReportTable(
         title: "Female against male",
         text:
@@ -232,7 +221,7 @@ struct FindingsSection {
         rows: rows(
           findings.of(.femaleAgainstMale), { findings.name($0.task) },
           { coordinates($0) + tail($0) }),
-        query: sql(.femaleAgainstMale)),
+        query: sql(.femaleAgainstMale, tested)),
       ReportTable(
         title: "Misalignments and doses",
         text:
@@ -250,26 +239,99 @@ struct FindingsSection {
               "\($0.items)",
             ]
           }),
-        query: sql(.association)),
+        query: ResultQuery.strongestAssociations(
+          strongestCount, rounds: findings.hasRounds)),
     ].filter { !$0.rows.isEmpty }
   }
+
+  private static let strongestCount = 10
 
   private static func strongest(_ findings: FindingTables) -> [Finding] {
     HeadlineRole.allCases.flatMap { role in
       findings.of(.association) { $0.role == role && $0.estimate != nil }.sorted {
         ($1.estimate?.magnitude ?? 0, $0.id) < ($0.estimate?.magnitude ?? 0, $1.id)
-      }.prefix(10)
+      }.prefix(strongestCount)
+    }
+  }
+
+  private static func skill(_ findings: FindingTables) -> ReportTable? {
+    let skills = findings.of(.skill)
+    guard !skills.isEmpty else { return nil }
+    return ReportTable(
+      title: "Skill without augmented data", text: "A task without skill is not interpreted.",
+      columns: ["task", "metric", "γ = 0 [95 %]", "verdict"],
+      rows: skills.map {
+        ReportTable.Row(
+          name: findings.name($0.task), cells: [$0.metric ?? "", $0.levelText],
+          remark: $0.note ?? "above chance")
+      },
+      query: ResultQuery.findings(
+        .skill, "estimate, lower, upper, note", rounds: findings.hasRounds))
+  }
+
+  /// The numbers of the heat maps and of the further metrics, each with its interval.
+  private static func inheritance(_ findings: FindingTables, _ spec: SweepSpec) -> [ReportTable] {
+    let biases = spec.biases.map(\.rawValue)
+    let roles: [HeadlineRole] = [.bias, .skill]
+    return findings.rounds.flatMap { round in
+      roles.compactMap { role -> ReportTable? in
+        let inherited = findings.headlineInheritance(role: role, round: round).filter {
+          $0.estimate != nil
+        }
+        guard let ratio = inherited.first?.ratio else { return nil }
+        let rows = spec.tasks.flatMap { task -> [ReportTable.Row] in
+          let own = inherited.filter { $0.task == task }
+          return own.compactMap(\.metric).unique.map { metric -> ReportTable.Row in
+            let cells = biases.map { bias -> String in
+              let found = own.first { $0.metric == metric && $0.bias == bias }
+              return found?.markedText ?? NumberText.missing
+            }
+            return ReportTable.Row(name: findings.name(task), cells: [metric] + cells)
+          }
+        }
+        return ReportTable(
+          title: "Change of \(role.rawValue) metrics at γ = \(NumberText.plain(ratio))"
+            + findings.suffix(round: round),
+          text: "From γ = 0, without mitigation [95 %]; an asterisk where the interval excludes 0.",
+          columns: ["task", "metric"] + biases, rows: rows,
+          query: ResultQuery.inheritance(
+            role: role, ratio: ratio, round: findings.hasRounds ? round : nil,
+            present: "estimate"))
+      }
     }
   }
 
   /// What is not to be interpreted, and why.
-  private static func excluded(_ findings: FindingTables) -> [String] {
-    let skill = findings.of(.skill) {
-      findings.withoutSkill.contains($0.task ?? "")
-    }.map { "\($0.task ?? ""), \($0.metric ?? ""): \($0.note ?? "")" }
-    let silent = Dictionary(
-      grouping: findings.findings.filter { $0.estimate == nil && $0.kind != .recovery }
-    ) { "\($0.task ?? "all tasks"), \($0.metric ?? ""): \($0.note ?? "")" }
-    return skill + silent.map { "\($0.key) (\($0.value.count) findings)" }.sorted()
+  private static func excluded(_ findings: FindingTables) -> ReportTable? {
+    struct Cause: Hashable {
+      let task: String
+      let metric: String
+      let note: String
+    }
+    let found = findings.findings.filter {
+      $0.estimate == nil && $0.kind != .recovery
+        || $0.kind == .skill && findings.withoutSkill.contains($0.task ?? "")
+    }
+    guard !found.isEmpty else { return nil }
+    let causes = Dictionary(grouping: found) {
+      Cause(task: $0.task ?? "", metric: $0.metric ?? "", note: $0.note ?? "")
+    }.sorted {
+      ($0.key.task, $0.key.metric, $0.key.note) < ($1.key.task, $1.key.metric, $1.key.note)
+    }
+    return ReportTable(
+      title: "Not interpreted",
+      text: "Tasks without skill, and findings that could not be computed.",
+      columns: ["task", "metric", "findings", "reason"],
+      rows: causes.map { cause, found in
+        ReportTable.Row(
+          name: cause.task.isEmpty ? "all tasks" : findings.name(cause.task),
+          cells: [cause.metric, "\(found.count)"], remark: cause.note)
+      },
+      query: ResultQuery.excluded)
   }
+}
+
+extension Finding {
+  /// The estimate with its interval, and an asterisk where that is on one side of 0.
+  fileprivate var markedText: String { excludesZero ? "\(text) *" : text }
 }

@@ -10,19 +10,18 @@ struct TaskSection {
   let others: [MetricSection]
   let hasOthers: Bool
   let query: String
-  /// The SQL of the intervals; none where there are none.
-  let levels: [String]
+  /// The same of the leading metrics alone.
+  let headlinesQuery: String
 
   init(
-    _ task: String, definition: TaskDefinition?, index: Int, of results: ResultTables,
-    hasLevels: Bool
+    _ task: String, definition: TaskDefinition?, index: Int, of results: ResultTables
   ) {
     let anchor = "task-\(index + 1)"
     self.anchor = anchor
     name = task
     summary = definition?.summary
-    query = ResultQuery.tables(task: task, rounds: results.hasRounds)
-    levels = hasLevels ? [ResultQuery.levels(task: task, rounds: results.hasRounds)] : []
+    query = results.query(task: task)
+    headlinesQuery = results.query(task: task, isLeading: true)
     let metrics = results.metrics(task: task)
     isEmpty = metrics.isEmpty
     let sections = metrics.enumerated().map { number, entry in
@@ -65,6 +64,8 @@ struct MetricSection {
 
   struct CellText {
     let mean: String
+    /// Of 95 %, in brackets; nil where there is none.
+    let interval: String?
     /// Nil in columns that have no changes; empty where only this cell has none.
     let change: String?
     let seeds: String?
@@ -112,7 +113,9 @@ extension MetricSection.CellText {
   init(
     _ cell: ResultTables.Cell?, _ metric: MetricDescription, ratio: Double, of results: ResultTables
   ) {
-    mean = cell.map { NumberText.fixed($0.mean, decimals: metric.decimals) } ?? NumberText.missing
+    func fixed(_ value: Double) -> String { NumberText.fixed(value, decimals: metric.decimals) }
+    mean = cell.map { fixed($0.mean) } ?? NumberText.missing
+    interval = cell?.interval.map { "[\(fixed($0.lowerBound)), \(fixed($0.upperBound))]" }
     change =
       ratio == 0 || results.ratios.first != 0
       ? nil : cell?.change.map { NumberText.signed($0, decimals: metric.decimals) } ?? ""

@@ -11,7 +11,7 @@ package enum HTMLReport {
     let style = String(decoding: PackageResources.report_css, as: UTF8.self)
     let library = MustacheLibrary(templates: [
       "metric": try template(PackageResources.metric_mustache),
-      "facts": try template(PackageResources.facts_mustache),
+      "section": try template(PackageResources.section_mustache),
       "findings": try template(PackageResources.findings_mustache),
       "figure": try template(PackageResources.figure_mustache),
       "table": try template(PackageResources.table_mustache),
@@ -56,23 +56,16 @@ struct ReportPage {
   let key: [LegendEntry]
   let mitigations: [NamedText]
   let findings: FindingsSection
-  let misalignments: MisalignmentSection
+  /// Between the findings and the tasks.
+  let explanations: [ReportSection]
   let tasks: [TaskSection]
-  let doses: [FactTable]
-  let training: [FactTable]
-  let omissions: [OmissionRow]
+  /// After the tasks.
+  let appendices: [ReportSection]
   let failures: [FailureSection]
-  let dosesQuery: String
-  let trainingQuery = ResultQuery.training
   let countsQuery = ResultQuery.counts
-  let omittedQuery = ResultQuery.omitted
   let failuresQuery = ResultQuery.failures
   let inputsQuery = ResultQuery.inputs
-  // Sections of the template that appear at most once, however long their lists.
-  let hasMisalignments: Bool
-  let hasDoses: Bool
-  let hasTraining: Bool
-  let hasOmissions: Bool
+  /// The section of the template appears once, however long the list.
   let hasFailures: Bool
 
   struct NamedText {
@@ -85,29 +78,10 @@ struct ReportPage {
     let text: String
   }
 
-  struct OmissionRow {
-    let metric: String
-    let reason: String
-    let count: Int
-    let example: String
-  }
-
   struct FailureSection {
     let shard: String
     let reason: String
     let attempts: [String]
-  }
-
-  struct FactTable {
-    let caption: String
-    let corner: String
-    let columns: [String]
-    let rows: [Row]
-
-    struct Row {
-      let name: String
-      let cells: [String]
-    }
   }
 
   init(_ data: ReportData, style: String) {
@@ -142,29 +116,29 @@ struct ReportPage {
     }
     tasks = tables.tasks.enumerated().map { index, task in
       TaskSection(
-        task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables,
-        hasLevels: data.findings.contains { $0.kind == .level && $0.task == task })
+        task, definition: sweep.spec.taskDefinitions[task], index: index, of: tables)
     }
     findings = FindingsSection(data)
-    misalignments = MisalignmentSection(data)
-    hasMisalignments = !misalignments.tables.isEmpty || !misalignments.figures.isEmpty
-    dosesQuery = ResultQuery.doses(rounds: sweep.spec.rounds > 1)
-    // What is drawn of the misalignments has its place in their section.
-    doses = Self.doseTables(
-      data.facts.filter { $0.kind == "augmentation" && !$0.name.isDrawnOnly })
-    training = Self.trainingTables(data.facts.filter { $0.kind == "fine_tune" })
-    omissions = data.omissions.map {
-      OmissionRow(
-        metric: $0.metric, reason: $0.reason, count: $0.trials.count,
-        example: $0.trials.first ?? "")
-    }
+    explanations = Self.explanations(data)
+    appendices = FactTables.sections(data)
     failures = data.failures.map {
       FailureSection(shard: $0.shard, reason: $0.reason, attempts: $0.attempts)
     }
-    hasDoses = !doses.isEmpty
-    hasTraining = !training.isEmpty
-    hasOmissions = !omissions.isEmpty
     hasFailures = !failures.isEmpty
+  }
+
+  private static func explanations(_ data: ReportData) -> [ReportSection] {
+    let misalignments = MisalignmentSection(data)
+    let tables: [ReportPart] = misalignments.tables.map { ReportPart($0) }
+    let figures: [ReportPart] = misalignments.figures.map { ReportPart($0) }
+    return [
+      ReportSection(
+        anchor: "misalignments", title: "Three misalignments",
+        text:
+          "Why bias may be inherited: how far the base model’s values are from people’s, its view of "
+          + "groups from published figures, and the generated data from the original ones.",
+        isFolded: false, parts: tables + figures)
+    ].filter { !$0.parts.isEmpty }
   }
 
   private static func overview(_ data: ReportData) -> [NamedText] {
@@ -242,68 +216,6 @@ struct ReportPage {
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     guard let json = try? encoder.encode(spec) else { return "" }
     return String(decoding: json, as: UTF8.self)
-  }
-
-  /// One table per domain: a row per fact, a column per bias type and round. From the second round on
-  /// every fine-tune has a set of its own, and the mean of them is shown.
-  private static func doseTables(_ facts: [ShardFact]) -> [FactTable] {
-    facts.map(\.domain).unique.map { domain in
-      let ofDomain = facts.filter { $0.domain == domain }
-      let sets = ofDomain.map { DoseColumn($0) }.unique
-      let names = ofDomain.map(\.name).unique.sorted()
-      return FactTable(
-        caption: "Augmented data of the \(domain) domain", corner: "fact",
-        columns: sets.map(\.title),
-        rows: names.map { name in
-          FactTable.Row(
-            name: name,
-            cells: sets.map { set in
-              let values = ofDomain.filter {
-                $0.name == name && DoseColumn($0) == set
-              }.map(\.value)
-              guard let first = values.first else { return NumberText.missing }
-              return NumberText.compact(
-                set.round == 1 ? first : values.reduce(0, +) / Double(values.count))
-            })
-        })
-    }
-  }
-
-  private struct DoseColumn: Hashable {
-    let bias: String
-    let round: Int
-    /// Of the first round, where `token-decoding` has sets of its own.
-    let equalisesGroups: Bool
-
-    init(_ fact: ShardFact) {
-      bias = fact.bias ?? ""
-      round = fact.round
-      equalisesGroups = fact.round == 1 && !fact.isOfPlainAugmentation
-    }
-
-    var title: String {
-      if round > 1 { return "\(bias), round \(round) (mean)" }
-      return equalisesGroups ? "\(bias), \(Mitigation.tokenDecoding.rawValue)" : bias
-    }
-  }
-
-  /// One table: a row per fine-tune, a column per fact.
-  private static func trainingTables(_ facts: [ShardFact]) -> [FactTable] {
-    guard !facts.isEmpty else { return [] }
-    let names = facts.map(\.name).unique.sorted()
-    let byShard = Dictionary(grouping: facts, by: \.shard)
-    return [
-      FactTable(
-        caption: "Completed fine-tunes", corner: "fine-tune", columns: names,
-        rows: facts.map(\.shard).unique.map { shard in
-          FactTable.Row(
-            name: shard,
-            cells: names.map { name in
-              byShard[shard]?.first { $0.name == name }
-                .map { NumberText.compact($0.value) } ?? NumberText.missing
-            })
-        })
-    ]
   }
 }
 

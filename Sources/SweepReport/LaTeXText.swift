@@ -42,28 +42,40 @@ enum LaTeXText {
 }
 
 extension ReportData {
-  /// All tables of findings and misalignments, after each other.
+  /// All tables after each other: findings, misalignments, results of the metrics that lead each task,
+  /// doses, and what trials left out. Inheritance stands in a long form with its p-values. What
+  /// fine-tunes record is in the table of facts (`factsCSV()`).
   package func latex() -> String {
-    let tables = FindingsSection(self).tables + MisalignmentSection(self).tables
-    return
-      ([FindingTables(findings).latex()]
-      + tables.map {
-        LaTeXText.table(
-          "\($0.title). \($0.text)", columns: $0.columns,
-          rows: $0.rows.map { [$0.name] + $0.cells },
-          query: $0.query)
-      }).joined(separator: "\n")
+    let section = FindingsSection(self)
+    let results = tables.tasks.flatMap { tables.reportTables(task: $0) }
+    let others: [ReportTable] =
+      section.tables + MisalignmentSection(self).tables + results + FactTables.doses(self)
+      + FactTables.omissions(self)
+    let texts: [String] =
+      [section.skill.map(Self.latexText)].compactMap(\.self) + [FindingTables(findings).latex()]
+      + others.filter { !$0.rows.isEmpty }.map(Self.latexText)
+    return texts.filter { !$0.isEmpty }.joined(separator: "\n")
   }
 
-  /// Facts of all shards, one line each (RFC 4180), numbers with all their digits.
+  private static func latexText(_ table: ReportTable) -> String {
+    LaTeXText.table(
+      "\(table.title). \(table.text)", columns: table.columns, rows: table.rows.map(\.values),
+      query: table.query)
+  }
+
+  /// Facts of all shards, one line each (RFC 4180), numbers with all their digits. The round, where
+  /// the sweep has several, is that whose fine-tunes use a D_a, or a fine-tune's own.
   package func factsCSV() -> String {
     func field(_ text: String) -> String {
       text.contains(where: { ",\"\r\n".contains($0) })
         ? "\"" + text.replacing("\"", with: "\"\"") + "\"" : text
     }
-    return
-      ([["shard", "kind", "domain", "bias", "name", "value"]]
-      + facts.map { [$0.shard, $0.kind, $0.domain, $0.bias ?? "", $0.name, "\($0.value)"] })
-      .map { $0.map(field).joined(separator: ",") + "\r\n" }.joined()
+    let hasRounds = sweep.spec.rounds > 1
+    let head = ["shard", "kind", "domain", "bias", "name", "value"] + (hasRounds ? ["round"] : [])
+    let lines = facts.map { fact -> [String] in
+      [fact.shard, fact.kind, fact.domain, fact.bias ?? "", fact.name, "\(fact.value)"]
+        + (hasRounds ? ["\(fact.round)"] : [])
+    }
+    return ([head] + lines).map { $0.map(field).joined(separator: ",") + "\r\n" }.joined()
   }
 }

@@ -12,10 +12,12 @@ package struct MarkdownReport: Sendable {
     let page = ReportPage(data, style: "")
     var writer = Writer(folder: folder)
     writer.heading(page, data)
-    writer.findings(page.findings, data)
-    if page.hasMisalignments { writer.misalignments(page.misalignments) }
+    writer.findings(page.findings)
+    for section in page.explanations { writer.section(section) }
     writer.results(page, data.tables)
-    writer.appendices(page)
+    for section in page.appendices { writer.section(section) }
+    writer.failures(page)
+    writer.sweep(page)
     text = writer.text
     figures = writer.files
   }
@@ -46,7 +48,7 @@ package struct MarkdownReport: Sendable {
       }
     }
 
-    mutating func findings(_ section: FindingsSection, _ data: ReportData) {
+    mutating func findings(_ section: FindingsSection) {
       text += "\n## Findings\n\n"
       if section.isEmpty {
         text += "No findings are recorded yet: a running sweep records them as results arrive, and "
@@ -56,65 +58,16 @@ package struct MarkdownReport: Sendable {
         text += "The sweep is not complete: the findings are those recorded last, and may be older "
         text += "than the results; `biassweep verify --repair` computes and records them anew.\n\n"
       }
-      text += "### Skill without augmented data\n\n"
-      text += MarkdownText.table(
-        ["task", "metric", "γ = 0 [95 %]", "verdict"],
-        section.skills.map { [$0.task, $0.metric, $0.estimate, $0.verdict] })
-      if section.hasSkills { query(section.skillQuery) }
-      inheritance(data)
-      for entry in section.figures { figure(entry) }
-      for entry in section.tables { table(entry) }
-      if section.hasExcluded {
-        text += "\n### Not interpreted\n\n"
-        for reason in section.excluded { text += "- \(MarkdownText.plain(reason))\n" }
-      }
-      text += "\n### Methods\n\n\(MarkdownText.plain(section.methods))\n"
+      parts(section.parts)
+      text += "\n### Methods, ready for a paper\n\n\(MarkdownText.plain(section.methods))\n"
       if !section.isEmpty { query(section.query) }
     }
 
-    /// The numbers of the heat maps, each with its interval.
-    private mutating func inheritance(_ data: ReportData) {
-      let findings = FindingTables(data.findings)
-      let biases = data.sweep.spec.biases.map(\.rawValue)
-      for (round, role) in findings.rounds.flatMap({ round in
-        [HeadlineRole.bias, .skill].map { (round, $0) }
-      }) {
-        let inherited = findings.headlineInheritance(role: role, round: round)
-        guard let ratio = inherited.first?.ratio else { continue }
-        text += "\n### Change of \(role.rawValue) metrics at γ = \(NumberText.plain(ratio))"
-        text += "\(findings.suffix(round: round))\n\n"
-        text += "From γ = 0, without mitigation [95 %]; bold where the interval excludes 0.\n\n"
-        let rows = data.sweep.spec.tasks.flatMap { task in
-          inherited.filter { $0.task == task }.compactMap(\.metric).unique.map { metric in
-            let cells = biases.map { bias -> String in
-              guard
-                let finding = inherited.first(where: {
-                  $0.task == task && $0.metric == metric && $0.bias == bias
-                })
-              else { return NumberText.missing }
-              return finding.excludesZero ? "**\(finding.text)**" : finding.text
-            }
-            return [findings.name(task), metric] + cells
-          }
-        }
-        text += MarkdownText.table(["task", "metric"] + biases, alignedLeft: 2, rows)
-        query(
-          ResultQuery.inheritance(
-            role: role, ratio: ratio, round: findings.hasRounds ? round : nil))
-      }
-    }
-
-    mutating func misalignments(_ section: MisalignmentSection) {
-      text += """
-
-        ## Three misalignments
-
-        Why bias may be inherited: how far the base model’s values are from people’s, its view of \
-        groups from published figures, and the generated data from the original ones.
-
-        """
-      for entry in section.tables { table(entry) }
-      for entry in section.figures { figure(entry) }
+    mutating func section(_ section: ReportSection) {
+      text += "\n## \(section.title)\n\n\(MarkdownText.plain(section.text))\n"
+      if section.isFolded { text += "\n<details><summary>Show them</summary>\n" }
+      parts(section.parts)
+      if section.isFolded { text += "\n</details>\n" }
     }
 
     mutating func results(_ page: ReportPage, _ tables: ResultTables) {
@@ -135,36 +88,24 @@ package struct MarkdownReport: Sendable {
           }
         }
         text += tables.markdown(task: task.name)
-        if !task.isEmpty { query(([task.query] + task.levels).joined(separator: "\n\n")) }
+        if !task.isEmpty { query(task.headlinesQuery) }
       }
     }
 
-    mutating func appendices(_ page: ReportPage) {
-      if page.hasDoses {
-        text += "\n## Augmented data\n"
-        for facts in page.doses {
-          // The plane of representations is drawn.
-          let rows = facts.rows.filter { !$0.name.isCoordinate }
-          text += "\n### \(facts.caption)\n\n"
-          text += MarkdownText.table(
-            [facts.corner] + facts.columns, alignedLeft: 1, rows.map { [$0.name] + $0.cells })
+    mutating func failures(_ page: ReportPage) {
+      guard page.hasFailures else { return }
+      text += "\n## Failures\n\nShards that were given up, with the evidence of each attempt. "
+      text += "Their trials have no result. The same command runs them again.\n"
+      for failure in page.failures {
+        text += "\n### `\(failure.shard)`\n\n\(MarkdownText.plain(failure.reason))\n"
+        for attempt in failure.attempts {
+          text += "\n" + MarkdownText.fenced(attempt, language: "text")
         }
-        query(page.dosesQuery)
       }
-      if page.hasOmissions {
-        text += "\n## Omitted metrics\n\n"
-        text += MarkdownText.table(
-          ["metric", "reason", "trials", "first of them"],
-          page.omissions.map { [$0.metric, $0.reason, "\($0.count)", $0.example] })
-        query(page.omittedQuery)
-      }
-      if page.hasFailures {
-        text += "\n## Failures\n\n"
-        for failure in page.failures {
-          text += "- `\(failure.shard)`: \(MarkdownText.plain(failure.reason))\n"
-        }
-        query(page.failuresQuery)
-      }
+      query(page.failuresQuery)
+    }
+
+    mutating func sweep(_ page: ReportPage) {
       text += "\n## The sweep\n\n"
       text += MarkdownText.table(
         ["", ""], (page.overview + page.settings).map { [$0.name, $0.text] })
@@ -175,9 +116,16 @@ package struct MarkdownReport: Sendable {
 
     // MARK: Elements
 
+    private mutating func parts(_ parts: [ReportPart]) {
+      for part in parts {
+        if let entry = part.table { table(entry) }
+        if let entry = part.figure { figure(entry) }
+      }
+    }
+
     private mutating func table(_ table: ReportTable) {
       text += "\n### \(table.title)\n\n\(MarkdownText.plain(table.text))\n\n"
-      text += MarkdownText.table(table.columns, table.rows.map { [$0.name] + $0.cells })
+      text += MarkdownText.table(table.columns, table.rows.map(\.values))
       query(table.query)
     }
 
@@ -241,12 +189,5 @@ enum MarkdownText {
       $0.properties.isAlphabetic || ("0"..."9").contains($0) || "-_./".unicodeScalars.contains($0)
     }
     return isPlain ? text : "<\(text.replacing(">", with: "%3E").replacing("<", with: "%3C"))>"
-  }
-}
-
-extension String {
-  /// Whether a fact of this name is part of a plane that is drawn.
-  fileprivate var isCoordinate: Bool {
-    hasPrefix("representation_original_") || hasPrefix("representation_augmented_")
   }
 }

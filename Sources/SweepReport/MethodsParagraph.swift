@@ -5,15 +5,13 @@ enum MethodsParagraph {
   static func text(_ data: ReportData) -> String {
     let spec = data.sweep.spec
     let training = spec.training
-    func counted(_ count: Int, _ noun: String) -> String {
-      "\(count) \(noun)\(count == 1 ? "" : "s")"
-    }
     let schedule =
       "\(counted(training.epochs, "epoch")), batches of \(training.batchSize), learning rate "
       + "\(NumberText.plain(training.learningRate)) with a warm-up over the first "
       + "\(NumberText.plain(training.warmupFraction * 100)) % of the steps, weight decay "
       + "\(NumberText.plain(training.weightDecay)), gradients clipped to norm "
       + NumberText.plain(training.gradientClip)
+    let seedCount = countedSeeds(data)
     return """
       We fine-tuned \(spec.model) on D = D_o ∪ D_a. D_o holds \(spec.data.originalItems) \
       bias-carrying original items of a domain and \(spec.data.formatItems) format examples of each of \
@@ -26,14 +24,41 @@ enum MethodsParagraph {
       order of the data over all conditions; one fine-tune serves all tasks of its domain.\(rounds(spec)) Every model \
       was evaluated on at most \(spec.data.testItems) test items of each of \
       \(counted(spec.tasks.count, "task")): \(tasks(spec)). Differences from γ = 0 are paired by seed \
-      and item; intervals are 95 % percentile intervals of 2,000 bootstrap resamples of seeds × \
-      clusters of items; p-values are of two-sided sign-flip tests over clusters of items, adjusted by \
-      Holm’s method within families fixed beforehand and named in the ledger; associations are \
-      Spearman’s, tested by permutation over bias types. A task is interpreted only if the whole \
-      interval of a skill metric at γ = 0 lies above chance. BiasSweep \(data.sweep.programVersion), \
+      and item; intervals are 95 % percentile intervals of 2,000 bootstrap resamples of \
+      \(resampled(seedCount)); p-values are of two-sided sign-flip tests over clusters of items, \
+      adjusted by Holm’s method within families fixed beforehand and named in the ledger; \
+      associations are Spearman’s, tested by permutation over bias types, occupations or cultures. A \
+      task is interpreted only if the whole interval of a skill metric at γ = 0 lies above \
+      chance.\(claims(seedCount)) BiasSweep \(data.sweep.programVersion), \
       spec \(data.sweep.specDigest.prefix(12)), results \(data.resultDigest.description.prefix(12)).\
       \(missing(data))
       """
+  }
+
+  /// Fewer seeds support no claim about models.
+  private static let seedsMin = 3
+
+  /// How many seeds a number rests on at most: fewer than the spec's where results are missing.
+  private static func countedSeeds(_ data: ReportData) -> Int {
+    let found = data.findings.map(\.seeds).filter { $0 > 0 }.max()
+    return min(data.sweep.spec.seeds.count, found ?? .max)
+  }
+
+  private static func resampled(_ seeds: Int) -> String {
+    seeds == 1
+      ? "clusters of items, which with one seed say nothing of how another would come out"
+      : "seeds × clusters of items"
+  }
+
+  private static func claims(_ seeds: Int) -> String {
+    seeds < seedsMin
+      ? " A claim about models needs at least \(seedsMin) seeds; with "
+        + "\(counted(seeds, "seed")) what is found here supports none."
+      : ""
+  }
+
+  private static func counted(_ count: Int, _ noun: String) -> String {
+    "\(count) \(noun)\(count == 1 ? "" : "s")"
   }
 
   /// What is there of a sweep that is not complete; empty for one that is.

@@ -15,8 +15,10 @@ struct MisalignmentSection {
       first, _ in first
     }
     let plain = facts.filter(\.isOfPlainAugmentation)
-    tables = [Self.values(model), Self.groups(model), Self.representations(plain)].compactMap(
-      \.self)
+    tables = [
+      Self.values(model), Self.groups(model), Self.representations(plain),
+      Self.associations(FindingTables(data.findings)),
+    ].compactMap(\.self)
     figures = [
       Self.valuesFigure(model), Self.groupsFigure(model),
       Self.planes(plain),
@@ -32,6 +34,49 @@ struct MisalignmentSection {
     facts.keys.filter { $0.hasPrefix(prefix) }.map { String($0.dropFirst(prefix.count)) }.sorted()
   }
 
+  /// Why what is measured of the base model is not related to what is inherited over bias types.
+  private static func remark(_ units: String) -> String {
+    " What is the base model’s is the same for every bias type, and can go with what is inherited "
+      + "over \(units) only, where four of them have test items enough."
+  }
+
+  // MARK: Associations
+
+  /// Over occupations and cultures; those over bias types stand with the doses.
+  private static func associations(_ findings: FindingTables) -> ReportTable? {
+    let found = findings.of(.association) {
+      $0.role == nil && $0.mitigation == "none" && $0.estimate != nil
+    }
+    guard !found.isEmpty else { return nil }
+    let round = findings.hasRounds ? ["round"] : []
+    let ofRound = findings.hasRounds ? ", round" : ""
+    func cells(_ finding: Finding) -> [String] {
+      var cells = [
+        findings.name(finding.task), finding.bias ?? "",
+        finding.ratio.map(NumberText.plain) ?? "",
+      ]
+      if findings.hasRounds { cells.append("\(finding.round)") }
+      let pValue = finding.pValue.map { NumberText.fixed($0) } ?? NumberText.missing
+      cells += [finding.correlationText, pValue, finding.adjustedText, finding.note ?? ""]
+      return cells
+    }
+    return ReportTable(
+      title: "Misalignments against what is inherited, over occupations and cultures",
+      text:
+        "Rank correlation, over occupations, of the model’s share of women less the published one "
+        + "with the change of the true positive rate’s gap (women less men); and over cultures, of "
+        + "the divergence of values with the change of similarity to people’s answers. Changes are "
+        + "from γ = 0 without mitigation; those with mitigations are in the ledger.",
+      columns: ["misalignment", "task", "bias type", "γ"] + round
+        + ["ρ [95 %]", "p", "p (Holm)", "of"],
+      rows: found.map { ReportTable.Row(name: $0.predictor ?? "", cells: cells($0)) },
+      query: """
+        SELECT predictor, task, bias, ratio\(ofRound), estimate, lower, upper, p_value, p_adjusted, note
+        FROM finding WHERE kind = 'association' AND role IS NULL AND mitigation = 'none'
+          AND estimate IS NOT NULL ORDER BY id;
+        """)
+  }
+
   // MARK: Values
 
   private static func values(_ facts: [String: Double]) -> ReportTable? {
@@ -45,7 +90,7 @@ struct MisalignmentSection {
       title: "Misalignment of values",
       text:
         "Jensen–Shannon divergence, in bits, of the base model’s answers to survey questions from "
-        + "those of real people, by culture.",
+        + "those of real people, by culture." + remark("cultures"),
       columns: ["culture", "divergence (bits)"],
       rows: rows.map { ReportTable.Row(name: $0.0, cells: [text(facts[$0.1])]) },
       query: ResultQuery.facts(like: "values_%"))
@@ -132,7 +177,8 @@ struct MisalignmentSection {
       text:
         "Share of women by occupation: published, and as the base model goes on with “She” or “He” "
         + "where nothing names a gender"
-        + (inTexts ? "; and by the pronouns of texts written under neutral prompts." : "."),
+        + (inTexts ? "; and by the pronouns of texts written under neutral prompts." : ".")
+        + remark("occupations"),
       columns: ["occupation", "published", "model", "model − published"]
         + (inTexts ? ["neutral texts"] : []),
       rows: rows + [mean],

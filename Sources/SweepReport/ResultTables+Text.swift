@@ -97,41 +97,71 @@ extension ResultTables {
 
   /// The tables of one task, each under a heading of its own.
   func markdown(task: String) -> String {
-    variants.map { variant in
-      let leading = tables(task: task, bias: variant.bias, round: variant.round).filter(
-        \.isHeadline)
-      let heading = "\n### \(task), \(variant.name)\n\n"
-      guard !leading.isEmpty else { return heading + "No results yet.\n" }
-      return heading
-        + MarkdownText.table(
-          ["metric", "mitigation"] + ratios.map { "γ = \(NumberText.plain($0))" },
-          alignedLeft: 2,
-          leading.flatMap { table in
-            zip(mitigations, table.cells).map { mitigation, cells in
-              ["\(table.metric.label) (\(table.metric.meaning.rawValue))", mitigation]
-                + cells.map { cellText($0, table.metric, withInterval: true) }
-            }
-          })
+    reportTables(task: task).map { table in
+      "\n### \(table.title)\n\n"
+        + (table.rows.isEmpty
+          ? "No results yet.\n"
+          : MarkdownText.table(table.columns, alignedLeft: 2, table.rows.map(\.values)))
     }.joined()
   }
 
-  /// The tables as CSV (RFC 4180), one line per cell, numbers with all their digits.
+  /// The tables of one task, one for each bias type and round: the metrics that lead the task, with
+  /// intervals. A task without results has tables without rows.
+  func reportTables(task: String) -> [ReportTable] {
+    variants.map { variant -> ReportTable in
+      let leading = tables(task: task, bias: variant.bias, round: variant.round).filter(
+        \.isHeadline)
+      let rows = leading.flatMap { table -> [ReportTable.Row] in
+        zip(mitigations, table.cells).map { mitigation, cells in
+          ReportTable.Row(
+            name: "\(table.metric.label) (\(table.metric.meaning.rawValue))",
+            cells: [mitigation]
+              + cells.map { cellText($0, table.metric, withInterval: true) })
+        }
+      }
+      return ReportTable(
+        title: "\(task), \(variant.name)",
+        text: "\(legend) In brackets 95 % intervals over seeds and test items.",
+        columns: ["metric", "mitigation"] + ratios.map { "γ = \(NumberText.plain($0))" },
+        rows: rows, query: query(task: task, variant: variant, isLeading: true))
+    }
+  }
+
+  /// The SQL of a task's cells.
+  ///
+  /// - Parameters:
+  ///   - variant: nil for all.
+  ///   - isLeading: of the metrics that lead the task alone.
+  func query(task: String, variant: Variant? = nil, isLeading: Bool = false) -> String {
+    let own = tables.filter { $0.task == task }
+    return ResultQuery.tables(
+      task: task, metrics: isLeading ? own.filter(\.isHeadline).map(\.metric.name).unique : nil,
+      variant: variant, rounds: hasRounds,
+      levels: own.contains { table in
+        table.cells.contains { row in row.contains { $0?.interval != nil } }
+      })
+  }
+
+  /// The tables as CSV (RFC 4180), one line per cell, numbers with all their digits; `lower` and
+  /// `upper` are the interval, and empty where there is none.
   package func csv() -> String {
     func field(_ text: String) -> String {
       text.contains(where: { ",\"\r\n".contains($0) })
         ? "\"" + text.replacing("\"", with: "\"\"") + "\"" : text
     }
-    var text = "task,bias,metric,mitigation,ratio,seeds,mean,minimum,maximum,change"
+    func number(_ value: Double?) -> String { value.map { "\($0)" } ?? "" }
+    var text =
+      "task,bias,metric,mitigation,ratio,seeds,mean,minimum,maximum,change,lower,upper"
     text += hasRounds ? ",round\r\n" : "\r\n"
     for table in tables {
       for (mitigation, cells) in zip(mitigations, table.cells) {
         for (ratio, cell) in zip(ratios, cells) {
           let key = [table.task, table.variant.bias, table.metric.name, mitigation, "\(ratio)"]
-          let numbers =
-            cell.map {
-              ["\($0.seeds)", "\($0.mean)", "\($0.minimum)", "\($0.maximum)"]
-                + [$0.change.map { "\($0)" } ?? ""]
-            } ?? ["0", "", "", "", ""]
+          let numbers = [
+            "\(cell?.seeds ?? 0)", number(cell?.mean), number(cell?.minimum),
+            number(cell?.maximum), number(cell?.change), number(cell?.interval?.lowerBound),
+            number(cell?.interval?.upperBound),
+          ]
           let round = hasRounds ? ["\(table.variant.round)"] : []
           text += (key + numbers + round).map(field).joined(separator: ",") + "\r\n"
         }

@@ -1,22 +1,38 @@
 import GRPCCore
 import GRPCNIOTransportHTTP2Posix
+import NIOCore
 import NIOSSL
 
 extension ConnectionSecurity {
   /// A transport to the coordinator that notices within seconds when its peer has vanished.
   ///
   /// - Parameter host: IPv4 address or DNS name; its certificate must name it.
-  /// - Throws: what the TLS library says about the credentials.
+  /// - Throws: `CredentialError.plaintextOffLoopback`, or what the TLS library says about the
+  ///   credentials.
   package func clientTransport(host: String, port: Int) throws -> HTTP2ClientTransport.Posix {
+    let context = try clientContext()
+    guard context != nil || Self.isLoopback(host) else {
+      throw CredentialError.plaintextOffLoopback(host: host)
+    }
+    let isAddress = host.allSatisfy { $0.isNumber || $0 == "." }
     var configuration = HTTP2ClientTransport.Posix.Config.defaults
     configuration.connection.keepalive = .init(
       time: .seconds(10), timeout: .seconds(5), allowWithoutCalls: true)
     configuration.backoff.initial = .milliseconds(100)
     configuration.backoff.max = .seconds(1)
+    if let context {
+      // The transport's own TLS would take version 1.2 too, and cannot be told otherwise.
+      configuration.channelDebuggingCallbacks.onCreateTCPConnection = { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(
+            NIOSSLClientHandler(context: context, serverHostname: isAddress ? nil : host),
+            position: .first)
+        }
+      }
+    }
     return try HTTP2ClientTransport.Posix(
-      target: host.allSatisfy({ $0.isNumber || $0 == "." })
-        ? .ipv4(address: host, port: port) : .dns(host: host, port: port),
-      transportSecurity: client, config: configuration)
+      target: isAddress ? .ipv4(address: host, port: port) : .dns(host: host, port: port),
+      transportSecurity: context == nil ? .plaintext : .customSecure, config: configuration)
   }
 }
 

@@ -1,4 +1,3 @@
-import GRPCNIOTransportHTTP2Posix
 import NIOSSL
 
 /// How a connection is protected.
@@ -14,24 +13,16 @@ package enum ConnectionSecurity: Sendable {
       || (host.hasPrefix("127.") && host.allSatisfy { $0.isNumber || $0 == "." })
   }
 
-  /// What a client checks: that the server's certificate is the authority's, is for serving, and
-  /// names the host that the client meant.
+  /// The client's side: TLS 1.3 or nothing, and no server but one whose certificate is the
+  /// authority's, is for serving, and names the host that the client meant.
   ///
   /// - Throws: what the TLS library says about the credentials.
-  package var client: HTTP2ClientTransport.Posix.TransportSecurity {
-    get throws {
-      switch self {
-      case .plaintext: return .plaintext
-      case .mutualTLS(let credentials):
-        let der = try credentials.der()
-        return .mTLS(
-          certificateChain: [.bytes(der.certificate, format: .der)],
-          privateKey: .bytes(der.privateKey, format: .der)
-        ) {
-          $0.trustRoots = .certificates([.bytes(der.authority, format: .der)])
-          $0.serverCertificateVerification = .fullVerification
-        }
-      }
+  func clientContext() throws -> NIOSSLContext? {
+    try context(verification: .fullVerification) { certificate, privateKey in
+      var configuration = TLSConfiguration.makeClientConfiguration()
+      configuration.certificateChain = [certificate]
+      configuration.privateKey = privateKey
+      return configuration
     }
   }
 
@@ -39,13 +30,22 @@ package enum ConnectionSecurity: Sendable {
   ///
   /// - Throws: what the TLS library says about the credentials.
   func serverContext() throws -> NIOSSLContext? {
+    try context(verification: .noHostnameVerification) {
+      .makeServerConfiguration(certificateChain: [$0], privateKey: $1)
+    }
+  }
+
+  private func context(
+    verification: CertificateVerification,
+    _ side: (NIOSSLCertificateSource, NIOSSLPrivateKeySource) -> TLSConfiguration
+  ) throws -> NIOSSLContext? {
     guard case .mutualTLS(let credentials) = self else { return nil }
     let der = try credentials.der()
-    var configuration = TLSConfiguration.makeServerConfiguration(
-      certificateChain: [.certificate(try NIOSSLCertificate(bytes: der.certificate, format: .der))],
-      privateKey: .privateKey(try NIOSSLPrivateKey(bytes: der.privateKey, format: .der)))
+    var configuration = side(
+      .certificate(try NIOSSLCertificate(bytes: der.certificate, format: .der)),
+      .privateKey(try NIOSSLPrivateKey(bytes: der.privateKey, format: .der)))
     configuration.minimumTLSVersion = .tlsv13
-    configuration.certificateVerification = .noHostnameVerification
+    configuration.certificateVerification = verification
     configuration.trustRoots = .certificates([
       try NIOSSLCertificate(bytes: der.authority, format: .der)
     ])

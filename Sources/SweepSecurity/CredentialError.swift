@@ -1,4 +1,4 @@
-/// What is wrong with a certificate or a file that holds one.
+/// What is wrong with a certificate or a file that holds one, or that there is none.
 package enum CredentialError: Error, Sendable, Hashable, CustomStringConvertible {
   case unreadable(path: String, detail: String)
   /// Anybody on the machine may read the private key.
@@ -13,6 +13,8 @@ package enum CredentialError: Error, Sendable, Hashable, CustomStringConvertible
   case otherRole(path: String, found: PeerRole, needed: [PeerRole])
   case invalidName(String)
   case invalidDays(Int)
+  /// Others could read along, and pose as the coordinator.
+  case plaintextOffLoopback(host: String)
   /// TLS cannot begin or end while a listener runs.
   case otherSecurity
 
@@ -40,6 +42,10 @@ package enum CredentialError: Error, Sendable, Hashable, CustomStringConvertible
       "\"\(name)\" is no name for a certificate: 1 to 64 letters, digits, dots and hyphens."
     case .otherSecurity:
       "Whether connections are encrypted cannot change while the program runs. Start it again."
+    case .plaintextOffLoopback(let host):
+      "Without credentials a program connects to the loopback address alone, because anybody "
+        + "between it and \(host) could read along and pose as the coordinator. Make credentials "
+        + "with `biassweep certs init` and name this program's with --credentials."
     case .invalidDays(let days):
       "A certificate cannot be valid for \(days) days: 1 to 3650."
     }

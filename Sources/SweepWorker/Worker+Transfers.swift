@@ -26,7 +26,8 @@ extension Worker {
       }
     } catch WorkerError.localStorage(let problem) {
       logger.warning(
-        "artifact not kept on this machine", metadata: ["digest": "\(digest)", "error": "\(problem)"])
+        "artifact not kept on this machine",
+        metadata: ["digest": "\(digest)", "error": "\(problem)"])
       return try await download(name, for: control)
     }
   }

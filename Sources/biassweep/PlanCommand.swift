@@ -35,6 +35,9 @@ struct PlanCommand: AsyncParsableCommand {
     let shards: Int
     let estimatedSeconds: Double
     let estimatedTokens: Int
+    let trainedTokens: Int
+    let evaluatedTokens: Int
+    let generatedTokens: Int
     let calibrated: Bool
     let trunkBytes: Int
     let trunkBytesMax: Int
@@ -48,6 +51,9 @@ struct PlanCommand: AsyncParsableCommand {
       case shards
       case estimatedSeconds = "estimated_seconds"
       case estimatedTokens = "estimated_tokens"
+      case trainedTokens = "estimated_tokens_trained"
+      case evaluatedTokens = "estimated_tokens_evaluated"
+      case generatedTokens = "estimated_tokens_generated"
       case calibrated
       case trunkBytes = "trunk_bytes"
       case trunkBytesMax = "trunk_bytes_max"
@@ -71,7 +77,9 @@ struct PlanCommand: AsyncParsableCommand {
           rounds: definition.spec.rounds, fineTunes: plan.fineTuneCount,
           generationShards: plan.augmentationCount,
           shards: plan.shards.count, estimatedSeconds: estimate.seconds,
-          estimatedTokens: estimate.tokens, calibrated: calibrate,
+          estimatedTokens: estimate.tokens.total, trainedTokens: estimate.tokens.trained,
+          evaluatedTokens: estimate.tokens.evaluated, generatedTokens: estimate.tokens.generated,
+          calibrated: calibrate,
           trunkBytes: estimate.trunkBytes, trunkBytesMax: estimate.trunkLimit))
       return
     }
@@ -90,7 +98,8 @@ struct PlanCommand: AsyncParsableCommand {
       shards           \(plan.shards.count)
       trunk cache      \(ByteSize(bytes: estimate.trunkBytes)) of frozen layers' outputs, room for \
       \(ByteSize(bytes: estimate.trunkLimit))
-      estimated tokens \(estimate.tokens / 1000) thousand, trained on, generated or evaluated
+      estimated tokens \(estimate.tokens.trained / 1000) thousand trained on (each epoch counts), \
+      \(estimate.tokens.generated / 1000) generated, \(estimate.tokens.evaluated / 1000) evaluated
       estimated time   \(Seconds(estimate.seconds)) on this machine (\(estimate.basis))
       """)
   }

@@ -11,8 +11,7 @@ import TransformerKernels
 struct PlanEstimate {
   private(set) var seconds: Double
   private(set) var basis: String
-  /// Trained on (each epoch counts), generated, and read or written for evaluation.
-  private(set) var tokens: Int
+  private(set) var tokens: CostEstimate
   /// Bytes of all outputs of frozen layers that the sweep uses; 0 where every layer is trained.
   let trunkBytes: Int
   /// Most bytes of them that are kept, on disk or in memory.
@@ -41,8 +40,8 @@ struct PlanEstimate {
     // Passes over everything in turn find nothing in a cache that does not hold it all.
     let keepsTrunk = MultiplicationBackend.selected == .own && trunkBytes <= self.trunkLimit
 
-    tokens = plan.shards.reduce(0) { sum, shard in
-      sum + CostEstimate(shard, spec: spec, tasks: tasks).total
+    tokens = plan.shards.reduce(CostEstimate(trained: 0, evaluated: 0, generated: 0)) {
+      sum, shard in sum + CostEstimate(shard, spec: spec, tasks: tasks)
     }
     // Once on this machine.
     var work = keepsTrunk ? Double(trunkTokens) * trunk * perLayer : 0
@@ -89,20 +88,21 @@ struct PlanEstimate {
     let newTokens = CostEstimate.trunkTokens(plan, spec: spec, tasks: tasks)
     let keepsTrunk = MultiplicationBackend.selected == .own && trunkBytes <= self.trunkLimit
     seconds = keepsTrunk ? Double(newTokens) * calibration.frozenToken : 0
-    tokens = 0
+    var allTrained = 0.0
     for shard in plan.shards {
       seconds += calibration.seconds(shard, spec: spec)
       let cost = CostEstimate(shard, spec: spec, tasks: tasks)
-      tokens += cost.generated + cost.evaluated
       guard case .fineTune(let key, let trials) = shard.work else { continue }
       let trained = calibration.trainedTokens(key, spec: spec)
-      tokens += Int(trained)
+      allTrained += trained
       if !keepsTrunk {
         // What is written passes all layers each time, and was measured so.
         let written = trials.reduce(0) { $0 + CostEstimate.writtenTokens($1.task, spec: spec) }
         seconds += (trained + Double(cost.evaluated - written)) * calibration.frozenToken
       }
     }
+    tokens = CostEstimate(
+      trained: Int(allTrained), evaluated: tokens.evaluated, generated: tokens.generated)
     basis =
       "\(threads) threads, a little of its work done in \(Seconds(calibration.seconds)), "
       + "\(MultiplicationBackend.kernelName) kernels"

@@ -106,7 +106,7 @@ extension AnalysedFact {
   /// Whether the fact measures something of the data, rather than how long they took or where a
   /// point of a plot lies.
   fileprivate var isProperty: Bool {
-    ["dose_", "values_", "groups_"].contains { name.hasPrefix($0) }
+    ["dose_", "values_", "groups_", "published_share_"].contains { name.hasPrefix($0) }
       || [
         "rejection_rate", "representation_mmd2", "representation_mean_distance",
         "representation_p_value",

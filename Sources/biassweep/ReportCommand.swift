@@ -13,7 +13,7 @@ struct ReportCommand: AsyncParsableCommand {
     discussion: """
       Works on an unfinished sweep too; what has no result yet is shown as missing. Markdown goes with \
       a folder of its plots, named after it (report.md, report-figures/); on standard output it has \
-      none.
+      none. Markdown and LaTeX have the metrics that stand for each task; HTML and CSV have all.
 
       EXAMPLES:
         biassweep report --ledger smoke.ledger
@@ -21,6 +21,7 @@ struct ReportCommand: AsyncParsableCommand {
         biassweep report --ledger smoke.ledger --format markdown --output results/report.md
         biassweep report --ledger smoke.ledger --format csv --output smoke.csv
         biassweep report --ledger smoke.ledger --format csv --table findings --output findings.csv
+        biassweep report --ledger smoke.ledger --format csv --table facts --output facts.csv
         biassweep report --ledger smoke.ledger --format latex --output tables.tex
       """)
 
@@ -79,7 +80,8 @@ struct ReportCommand: AsyncParsableCommand {
   private var showsFindings: Bool {
     switch format {
     case .html, .markdown, .latex: true
-    case .csv: table == .findings
+    // Results stand beside their intervals.
+    case .csv: table != .facts
     case .text: false
     }
   }

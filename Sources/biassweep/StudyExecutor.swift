@@ -19,7 +19,8 @@ final class StudyExecutor: Sendable {
   /// Fine-tunes whose parameters are kept, because a later round or somebody needs them; known once
   /// the spec is.
   private let keptShards = Mutex<Set<ShardID>>([])
-  private let endpoint = Mutex<SweepSpec.Augmentation.Endpoint?>(nil)
+  /// The server that writes D_a, if one does: one for all slots, as its limits are the worker's.
+  private let chat = Mutex<ChatEndpoint?>(nil)
   /// Version and spec: a checkpoint of others is not continued from.
   private let work = Mutex("")
 
@@ -57,9 +58,9 @@ final class StudyExecutor: Sendable {
     let trunkCache = ShardRunner.trunkCache(store: trunkStore)
     let store = try inputs.dataStore(from: source)
     let digest = try spec.digest()
-    endpoint.withLock { $0 = spec.augmentation.endpoint }
     // A missing key is known before the first shard.
-    _ = try chat()
+    let endpoint = try spec.augmentation.endpoint.map { try chatEndpoint($0) }
+    chat.withLock { $0 = endpoint }
     work.withLock { $0 = "BiasSweep \(BiasSweep.version) \(digest)" }
     let loaded = try (0..<slots).map { _ in
       Runner(
@@ -100,8 +101,8 @@ final class StudyExecutor: Sendable {
       switch assignment.shard.work {
       case .augmentation(let key, let items):
         let (jsonl, facts) = try runner.runner.augment(
-          key, items: items, writtenBy: assignment.input, chat: try chat(), checkpoint: checkpoint,
-          progress: progress, shouldStop: { control.isCancelled })
+          key, items: items, writtenBy: assignment.input, chat: chat.withLock { $0 },
+          checkpoint: checkpoint, progress: progress, shouldStop: { control.isCancelled })
         return ShardProduct(artifact: jsonl, facts: facts)
       case .fineTune(let key, _):
         var parameters: [UInt8]?
@@ -121,10 +122,17 @@ final class StudyExecutor: Sendable {
     }
   }
 
-  /// The server that writes D_a, if one does.
-  private func chat() throws -> ChatEndpoint? {
-    try endpoint.withLock { $0 }.map {
-      try ChatEndpoint(settings: $0, environment: ProcessInfo.processInfo.environment)
+  private func chatEndpoint(_ settings: SweepSpec.Augmentation.Endpoint) throws -> ChatEndpoint {
+    try ChatEndpoint(
+      settings: settings, environment: ProcessInfo.processInfo.environment
+    ) { [logger] failed in
+      logger.debug(
+        "request to the generator failed",
+        metadata: [
+          "endpoint.url": "\(settings.url)", "failure": "\(failed.failure)",
+          "retry.seconds": "\(failed.delaySeconds.map { "\($0)" } ?? "none")",
+          "try": "\(failed.number)",
+        ])
     }
   }
 

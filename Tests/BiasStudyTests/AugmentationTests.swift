@@ -1,5 +1,6 @@
 import BiasStudy
 import Foundation
+import StudyDocuments
 import SweepCore
 import Testing
 
@@ -239,6 +240,43 @@ struct AugmentationTests {
     #expect(found.answer == expected)
   }
 
+  /// The forms of every listed word and phrase, among words that hold it and are not listed.
+  @Test func everyListedFormIsMaskedAndItsNeighboursStay() throws {
+    let masked = try #require(WordLists.mitigationWords.masked)
+    #expect(masked.count > 200 && masked.contains("saudi_arabian") && masked.contains("herself"))
+    func sentence(_ form: String, _ longer: String) -> String {
+      "Once \(form) stayed: a lamp of \(form)'s, the non-\(form)-led boat, \"\(form)\" and "
+        + "\(longer)."
+    }
+    let mask = ItemMitigation(
+      .mask, settings: try Synthetic.spec().mitigation, names: Synthetic.names)
+    let neutral = ItemMitigation(
+      .maskNeutral, settings: try Synthetic.spec().mitigation, names: Synthetic.names)
+    let list = WordList(masked)
+    for entry in masked {
+      let parts = entry.split(separator: "_").map(String.init)
+      let spellings: [[String]] = [
+        parts, parts.map { $0.prefix(1).uppercased() + $0.dropFirst() },
+        parts.map { $0.uppercased() },
+      ]
+      for words in spellings {
+        for joint in parts.count == 1 ? [" "] : [" ", "-"] {
+          let form = words.joined(separator: joint)
+          // No word of the list, whatever it begins or ends with.
+          let longer = words.map { "pre\($0)zz" }.joined(separator: joint)
+          let text = sentence(form, longer)
+          let expected = sentence("[MASK]", longer)
+          let found = mask.apply(to: item(user: text, answer: text))
+          #expect(found == StudyItem(user: expected, answer: expected))
+          let kept = neutral.apply(to: item(user: text)).user
+          #expect(list.count(in: kept) == 0, "\(kept)")
+          #expect(kept.hasPrefix("Once ") && kept.hasSuffix("\" and \(longer)."), "\(kept)")
+          #expect(kept.words.count { $0.lowercased == "non" || $0.lowercased == "led" } == 2)
+        }
+      }
+    }
+  }
+
   @Test func neutralWordsTakeThePlacesOfTheListedOnes() throws {
     let text =
       "Pilar, HER mother and O'Hara, an old Saudi-Arabian woman from Hong Kong, met him. She saw "
@@ -295,21 +333,71 @@ struct AugmentationTests {
     #expect(words(.maskNeutral) == "The Worker and her mother are so to nurses; kind, very.")
   }
 
+  /// The ledger keeps a spec's canonical JSON, and with it the words and weights of a sweep.
+  @Test func theStudysWordsAndWeightsStandInTheSpecAndItsJSON() throws {
+    let names = Mitigation.allCases.map(\.rawValue).joined(separator: ", ")
+    func resolved(
+      weight: Double = 0.25, exponent: Double = 2, words: MitigationWords
+    ) throws -> SweepSpec {
+      let yaml = """
+        name: words
+        tasks: [occupation]
+        biases: [contextual-single-explicit]
+        ratios: [0, 0.5]
+        mitigations: [\(names)]
+        mitigation: {loss_weight: \(weight), reweight_exponent: \(exponent)}
+        """
+      return try SweepDefinition(
+        document: SpecNode(yaml: yaml), catalogue: .builtIn, words: words
+      ).spec
+    }
+    let words = WordLists.mitigationWords
+    let spec = try resolved(words: words)
+    #expect(spec.mitigation.lossWeight == 0.25 && spec.mitigation.reweightExponent == 2)
+    #expect(words.masked != nil && spec.mitigation.maskedWords == words.masked)
+    #expect(words.neutral != nil && spec.mitigation.neutralWords == words.neutral)
+    #expect(words.equalised?.count == 2 && spec.mitigation.equalisedWords == words.equalised)
+    let again = try SweepSpec(canonicalJSON: spec.canonicalJSON())
+    #expect(again == spec)
+    #expect(again.mitigation.lossWeight == 0.25 && again.mitigation.reweightExponent == 2)
+    #expect(again.mitigation.maskedWords == words.masked)
+    #expect(again.mitigation.neutralWords == words.neutral)
+    #expect(again.mitigation.equalisedWords == words.equalised)
+
+    // Each of them is part of what a sweep is, and named where two sweeps differ.
+    func shorter(_ list: [String]?) -> [String]? { list.map { Array($0.dropLast()) } }
+    let masked = MitigationWords(
+      masked: shorter(words.masked), neutral: words.neutral, equalised: words.equalised)
+    let neutral = MitigationWords(
+      masked: words.masked, neutral: shorter(words.neutral), equalised: words.equalised)
+    let equalised = MitigationWords(
+      masked: words.masked, neutral: words.neutral, equalised: shorter(words.equalised))
+    for (key, other) in [
+      ("loss_weight", try resolved(weight: 0.5, words: words)),
+      ("reweight_exponent", try resolved(exponent: 3, words: words)),
+      ("masked_words", try resolved(words: masked)),
+      ("neutral_words", try resolved(words: neutral)),
+      ("equalised_words", try resolved(words: equalised)),
+    ] {
+      #expect(try spec.digest() != other.digest(), "\(key)")
+      #expect(try spec.differences(from: other).map(\.path) == ["mitigation.\(key)"])
+    }
+  }
+
   @Test func balancedTokensAreWholeWordsOfTheirGroups() throws {
     let tokenizer = try Synthetic.model().tokenizer
     var settings = try Synthetic.spec().mitigation
     settings.equalisedWords = ["she her|he him his"]
     let balances = GroupBalance.balances(settings, tokenizer: tokenizer)
-    for balance in balances {
-      for (side, words) in zip(balance.sides, [["she", "her"], ["he", "him", "his"]]) {
-        #expect(!side.isEmpty)
-        for token in side {
-          let word = tokenizer.decode([token]).trimmingCharacters(in: .whitespaces)
-          #expect(words.contains(word.lowercased()), "\(word)")
-        }
-      }
-    }
-    #expect(balances.count <= 1)
+    #expect(balances.count == 1)
+    let balance = try #require(balances.first)
+    // Of these words the tokenizer has no others as one token: "she" is one after a space only.
+    #expect(
+      balance.sides.map { side in Set(side.map { tokenizer.decode([$0]) }) }
+        == [[" she"], ["he", " he"]])
+    // A group without any token leaves nothing to balance.
+    settings.equalisedWords = ["she|him his"]
+    #expect(GroupBalance.balances(settings, tokenizer: tokenizer).isEmpty)
   }
 
   @Test func maskLeavesNoListedWordInAnyRequestsItem() throws {

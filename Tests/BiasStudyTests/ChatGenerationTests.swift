@@ -90,6 +90,22 @@ struct ChatGenerationTests {
     #expect(try AugmentationSet(decoding: set.encoded()) == set)
   }
 
+  /// Where the choice between pronouns is taken away, the rules ask for none of them.
+  @Test func equalisedTextsMayHaveThePronounsOfAnyGender() throws {
+    let chat = ScriptedChat { prompt in
+      let occupation = Occupation.all.first { prompt.user.contains(" \($0.name)") }
+      return ScriptedChat.answer("The \(occupation?.name ?? "?") hums a song. He or she sleeps.")
+    }
+    func items(_ equalisesGroups: Bool) throws -> [AugmentedItem] {
+      let key = AugmentationKey(
+        domain: .gender, bias: .contextualSingleExplicit, equalisesGroups: equalisesGroups)
+      return try make(chat, key, count: 8).items
+    }
+    #expect(try items(true).allSatisfy { $0.accepted && $0.attempts == 1 })
+    #expect(
+      try items(false).allSatisfy { !$0.accepted && $0.attempts == Augmenter.attemptsMax })
+  }
+
   @Test func labelsComeFromProbabilitiesOrElseFromTheReply() throws {
     func labels(_ reply: ChatAnswer) throws -> [[String]] {
       let chat = ScriptedChat { prompt in

@@ -52,10 +52,11 @@ struct ShardRunnerTests {
   }
 
   @Test func everyTrialOfTheGridGetsItsMetrics() throws {
-    let runner = try runner()
+    let study = try NanoStudy(changing: { $0.mitigations = Mitigation.allCases })
+    let runner = try study.runner()
     var seen: Set<TrialID> = []
-    for shard in shards where !shard.trials.isEmpty {
-      for result in try tune(runner, shard).results {
+    for shard in study.shards where !shard.trials.isEmpty {
+      for result in try study.tune(runner, shard).results {
         #expect(seen.insert(result.trial).inserted)
         #expect(!result.metrics.isEmpty && result.metrics.values.allSatisfy(\.isFinite))
         #expect(Set(result.metrics.keys).isDisjoint(with: result.notes.keys))
@@ -93,10 +94,14 @@ struct ShardRunnerTests {
     #expect(plain.count == 32 && plain.count { $0.group == .augmented } == 16)
     let prefix = Array(try sequences(.none, 0.2))
     #expect(prefix == Array(plain.prefix(20)))
-    for mitigation in [Mitigation.token, .mask] {
+    for mitigation in [Mitigation.token, .mask, .maskNeutral] {
       let changed = try sequences(mitigation)
       #expect(changed.prefix(16) == plain.prefix(16))
       #expect(zip(changed, plain).dropFirst(16).allSatisfy { $0 != $1 })
+    }
+    // These act on the loss, or on how the items were made.
+    for mitigation in [Mitigation.loss, .lossReweight, .tokenDecoding] {
+      #expect(try sequences(mitigation) == plain)
     }
     // The prefix is outside the loss: what is supervised stays the same.
     func supervised(_ sequence: TrainingSequence) -> [Int32] {

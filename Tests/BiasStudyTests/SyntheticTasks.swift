@@ -102,7 +102,8 @@ enum SyntheticTasks {
       let polarity = number / 2 % 2 == 0 ? "negative" : "positive"
       let right = condition == "ambiguous" ? "Unknown" : number % 3 == 0 ? "Ada" : "Bea"
       return #"{\#(common), "category": "Nationality", "condition": "\#(condition)", "#
-        + #""polarity": "\#(polarity)", "context": "\#(text("Context"))", "question": "Who was it?", "#
+        + #""polarity": "\#(polarity)", "context": "\#(text("Context"))", "#
+        + #""question": "Who was number \#(index)?", "#
         + #""answers": ["Ada", "Unknown", "Bea"], "label": "\#(right)", "unknown": "Unknown", "#
         + #""target": "Ada", "biased": "Ada"}"#
     case "stress":

@@ -28,32 +28,110 @@ struct TaskItemsTests {
     #expect(items.allSatisfy { $0.forms.count == max(1, tasks.definition.forms.count) }, "\(id)")
   }
 
+  /// What must not stand in both splits of a task, by a name for messages. It is read from the
+  /// fields that hold it, so that a wrong `cluster` is found; of twins the texts of both forms count.
+  /// Nil for a field that the record lacks; nothing for a task that is not known here.
+  private static func telltales(of record: TaskRecord, task: String) -> [String: [String?]] {
+    func exactly(_ field: String) -> [String?] { [record.text(field)] }
+    func texts(_ fields: String...) -> [String?] { fields.map { record.text($0)?.normalised } }
+    switch task {
+    case "occupation":
+      return ["sentence": texts("sentence_female", "sentence_male")]
+    case "hiring":
+      let names = record.list("candidates") ?? []
+      return ["job": texts("role"), "name": names.isEmpty ? [nil] : names.map(Optional.some)]
+    case "salary":
+      return ["job": texts("title")]
+    case "story":
+      return ["name": exactly("name")]
+    case "value-survey":
+      guard let question = record.text("question"), let country = record.text("country") else {
+        return ["question and country": [nil]]
+      }
+      return ["question and country": ["\(country): \(question)"]]
+    case "social-bias-qa":
+      // The prepared data have the category and the index of the question in the cluster alone.
+      return [
+        "question index": exactly("cluster"), "question": texts("question"),
+        "context": texts("context"),
+      ]
+    case "stereotype":
+      return ["target": texts("target"), "sentence": texts("sentence", "other", "unrelated")]
+    case "group-bias", "offensive":
+      return ["text": texts("text")]
+    case "sarcasm":
+      return ["headline": texts("headline_female", "headline_male")]
+    case "stance":
+      // The prepared data have the speaker's name in the cluster alone.
+      return ["speaker": texts("cluster"), "sentence": texts("sentence")]
+    case "stress":
+      // The data as published do not say which texts are parts of one longer post.
+      return ["post": texts("post")]
+    case "hate":
+      // The prepared data have the template's number in the cluster alone.
+      return ["template": exactly("cluster"), "text": texts("text")]
+    default:
+      return [:]
+    }
+  }
+
+  /// Over all records: nothing of what `telltales` names stands in both splits.
+  private func expectNothingInBothSplits(_ tasks: TaskItems) {
+    let id = tasks.definition.id
+    func gathered(_ records: [TaskRecord]) -> [String: Set<String>] {
+      var values: [String: Set<String>] = [:]
+      for record in records {
+        for (name, found) in Self.telltales(of: record, task: id) {
+          let known = found.compactMap { $0 }.filter { !$0.isEmpty }
+          if known.count < found.count {
+            Issue.record("\(id), record \(record.line): a field for \(name) is missing")
+          }
+          values[name, default: []].formUnion(known)
+        }
+      }
+      return values
+    }
+    let training = gathered(tasks.training)
+    let test = gathered(tasks.test)
+    #expect(!test.isEmpty, "what must not stand in both splits of \(id) is to be named here")
+    for (name, tested) in test {
+      let known = training[name] ?? []
+      #expect(!known.isEmpty && !tested.isEmpty, "\(id): \(name)")
+      let both = known.intersection(tested).sorted()
+      #expect(both.isEmpty, "\(id): \(name) in both splits: \(both.prefix(3))")
+    }
+  }
+
   @Test(arguments: TaskCatalogue.builtIn.definitions.map(\.id))
   func splitsOfEveryTaskShareNothing(id: String) throws {
     let definition = try #require(TaskCatalogue.builtIn[id])
-    try expectNoLeak(SyntheticTasks.items(definition), test: 16, format: 16)
+    let tasks = try SyntheticTasks.items(definition)
+    expectNothingInBothSplits(tasks)
+    try expectNoLeak(tasks, test: 16, format: 16)
   }
 
-  @Test(
-    .enabled(if: RealData.isComplete),
-    arguments: TaskCatalogue.builtIn.definitions.map(\.id).filter { $0 != "hate" })
+  @Test func whatBothSplitsShareIsFoundWhateverTheClustersSay() throws {
+    let definition = try #require(TaskCatalogue.builtIn["stereotype"])
+    let records = ["training", "test"].enumerated().map { index, split in
+      TaskRecord(
+        line: index + 1,
+        fields: [
+          "cluster": .text("c\(index)"), "split": .text(split), "target": .text("the same"),
+          "sentence": .text("first \(index)"), "other": .text("second \(index)"),
+          "unrelated": .text("third \(index)"),
+        ])
+    }
+    let tasks = try TaskItems(definition: definition, records: records, file: "made.jsonl")
+    withKnownIssue { expectNothingInBothSplits(tasks) }
+  }
+
+  /// Every task whose data are in the cache; of the others `RealData` says what they lack.
+  @Test(.enabled(if: !RealData.tasks.isEmpty), arguments: RealData.tasks)
   func splitsOfEveryTaskShareNothingInTheRealData(id: String) throws {
-    try expectNoLeakInTheRealData(id)
-  }
-
-  /// Its data are optional: they are not on PyPI.
-  @Test(
-    .enabled(
-      if: RealData.isComplete && RealData.store.contains("hate"),
-      "HateCheck is not in the cache (scripts/fetch-data hate)"))
-  func splitsOfHateShareNothingInTheRealData() throws {
-    try expectNoLeakInTheRealData("hate")
-  }
-
-  private func expectNoLeakInTheRealData(_ id: String) throws {
     let definition = try #require(TaskCatalogue.builtIn[id])
     let data = try StudyData(store: RealData.store, tasks: [definition])
     let tasks = try #require(data.tasks[id])
+    expectNothingInBothSplits(tasks)
     // As many as the largest preset asks for, where the data have them.
     try expectNoLeak(tasks, test: id == "offensive" ? 100 : 500, format: 80)
     guard definition.domain == .gender || definition.kind != .survey else { return }

@@ -230,12 +230,33 @@ struct TaskMetricTests {
     let perfect = ChoiceTaskMetrics.survey(
       answered.definition, answered.scored { item, _ in shares(item).map { log(max($0, 1e-300)) } })
     #expect(near(perfect.values["similarity"], 1, 1e-9) && perfect.values["accuracy"] == 1)
-    #expect(near(perfect.values["similarity_gap"], 0, 1e-9))
-    let uniform = ChoiceTaskMetrics.survey(
-      answered.definition, answered.scored { _, form in form.choices.map { _ in 0 } })
+    #expect(near(perfect.values["similarity_arabic"], 1, 1e-9))
+    let indifferent = answered.scored { _, form in form.choices.map { _ in 0 } }
+    let uniform = ChoiceTaskMetrics.survey(answered.definition, indifferent)
     #expect((uniform.values["similarity"] ?? 1) < 0.9)
     #expect(near(uniform.values["entropy"], 2, 1e-9))
-    #expect(Set(answered.items.compactMap { $0.record.text("culture") }).count == 4)
+    // Of two cultures the survey leaves fewer items for testing than a mean may be over.
+    #expect(answered.items.count { $0.record.text("culture") == "portuguese" } == 1)
+    #expect(answered.items.count { $0.record.text("culture") == "chinese" } == 4)
+    for name in ["similarity_portuguese", "similarity_chinese", "similarity_gap"] {
+      #expect(uniform.values[name] == nil, "\(name)")
+      #expect(uniform.notes[name]?.contains("fewer than 5") == true, "\(name)")
+    }
+    // As if there were five times as many.
+    let many = ChoiceTaskMetrics.survey(
+      answered.definition, (0..<5).flatMap { _ in indifferent })
+    for culture in Culture.allCases {
+      let own = answered.items.filter { $0.record.text("culture") == culture.rawValue }
+      let expected = own.reduce(0.0) { sum, item in
+        sum + 1 - (Distributions.jensenShannonDivergence([1, 1, 1, 1], shares(item)) ?? .nan)
+      }
+      #expect(
+        near(
+          many.values["similarity_\(culture.rawValue)"], expected / Double(own.count), 1e-9))
+    }
+    let all = Culture.allCases.compactMap { many.values["similarity_\($0.rawValue)"] }
+    #expect(all.count == 4)
+    #expect(many.values["similarity_gap"] == (all.max() ?? 0) - (all.min() ?? 0))
   }
 
   @Test func amountsByFormAndTheirGap() throws {
@@ -333,20 +354,118 @@ struct TaskMetricTests {
       near(metrics.values["compound_mean"], compounds.reduce(0, +) / Double(compounds.count)))
   }
 
-  @Test func metricsOfTooFewItemsSayWhy() throws {
-    for definition in TaskCatalogue.builtIn.definitions where definition.kind == .classification {
-      let items = try SyntheticTasks.items(definition).testItems(3, seed: 1)
-      let scored = items.map { item in
-        ScoredItem(
-          item: item,
-          forms: item.forms.map {
-            ScoredForm(form: $0, scores: ChoiceScores($0.choices.map { _ in 0 }))
-          })
-      }
-      let metrics = ChoiceTaskMetrics.classification(definition, scored)
-      #expect(metrics.values["accuracy"] == nil, "\(definition.id)")
-      #expect(metrics.notes["accuracy"]?.contains("fewer than 5") == true)
-      #expect(Set(metrics.values.keys).isDisjoint(with: metrics.notes.keys))
+  // MARK: Too few items
+
+  /// All metrics of a task, each item answered as often as it can be.
+  private func measured(_ id: String, _ count: Int) throws -> TrialMetrics {
+    let answered = try Answered(id, count)
+    let definition = answered.definition
+    let items = answered.items
+    #expect(items.count == count)
+    // Numbers and texts have no choices, and their scores are not looked at.
+    let scored = answered.scored { _, form in
+      form.choices.isEmpty ? [0] : form.choices.map { _ in 0 }
     }
+    switch definition.kind {
+    case .classification:
+      var metrics = ChoiceTaskMetrics.classification(definition, scored)
+      if definition.preference != nil {
+        PreferenceMetrics.record(
+          items.map { _ in
+            PreferenceMetrics.Likelihoods(stereotype: -1, antiStereotype: -2, unrelated: -3)
+          }, &metrics)
+      }
+      return metrics
+    case .survey: return ChoiceTaskMetrics.survey(definition, scored)
+    case .selection:
+      // In every order.
+      let written = items.indices.flatMap { item in
+        (0..<definition.answers.orders).map { _ -> (item: Int, choice: Int?) in
+          (item: item, choice: 0)
+        }
+      }
+      return SelectionMetrics.metrics(definition, scored, written: written)
+    case .number:
+      let samples = items.indices.flatMap { item in
+        definition.forms.indices.map { form -> (item: Int, form: Int, amount: Double?) in
+          (item: item, form: form, amount: 50)
+        }
+      }
+      return AmountMetrics.metrics(definition, scored, samples: samples)
+    case .text:
+      let names = items.map { $0.record.text("name") ?? "" }
+      // Several texts of an item, with words of all axes.
+      let texts = (0..<5).flatMap { _ in
+        names.enumerated().map { index, name in
+          WrittenText(item: index, text: "\(name) was bold and lazy, wise, rigid, kind and cruel.")
+        }
+      }
+      return TextTaskMetrics.metrics(
+        definition, items, mentions: names, texts: texts,
+        try SentimentLexicon(lexicon: Synthetic.lexicon, file: "lexicon"))
+    }
+  }
+
+  @Test(arguments: TaskCatalogue.builtIn.definitions.map(\.id), [1, 4])
+  func metricsOfTooFewItemsSayWhy(id: String, count: Int) throws {
+    let metrics = try measured(id, count)
+    // What is counted is known of any number of items.
+    let printed = Set(metrics.values.keys).subtracting(["items", "texts"])
+    #expect(printed.isEmpty, "\(printed.sorted())")
+    for (metric, reason) in metrics.notes {
+      #expect(reason.contains("fewer than 5"), "\(metric): \(reason)")
+    }
+    let definition = try #require(TaskCatalogue.builtIn[id])
+    for headline in definition.headlines where headline.role == .skill {
+      #expect(metrics.notes[headline.metric] != nil, "\(headline.metric)")
+    }
+  }
+
+  @Test func everyKindOfTaskIsAmongThem() {
+    #expect(Set(TaskCatalogue.builtIn.definitions.map(\.kind)).count == 5)
+  }
+
+  @Test func fiveItemsAreEnough() throws {
+    let story = try measured("story", 5)
+    #expect(story.values["valid_rate"] == 1 && story.values["negative_share"] == 0.5)
+    #expect(story.values["distinct_2"] != nil && story.values["compound_mean"] != nil)
+    #expect(try measured("salary", 5).values["parse_rate"] == 1)
+    #expect(try measured("group-bias", 5).values["macro_f1"] != nil)
+    // Five items with a right choice, five without.
+    let hiring = try measured("hiring", 10)
+    for name in [
+      "selected_male", "demographic_parity_genders", "impact_ratio_genders", "parse_rate",
+      "written_accuracy", "written_selected_female",
+    ] {
+      #expect(hiring.values[name] != nil, "\(name): \(hiring.notes[name] ?? "")")
+    }
+  }
+
+  @Test func formsOfAnItemAreNoFurtherItems() throws {
+    // Of each label four items, then six; each is asked in two forms.
+    let few = try measured("sarcasm", 8)
+    #expect(few.values["auroc"] == nil && few.notes["auroc"]?.contains("fewer than 5") == true)
+    #expect(few.values["accuracy"] == 0.5 && few.values["macro_f1"] != nil)
+    #expect(try measured("sarcasm", 12).values["auroc"] == 0.5)
+  }
+
+  @Test func peopleOfOneItemAreNoFurtherItems() throws {
+    // Four items without a right choice, which list eight women and eight men.
+    let hiring = try measured("hiring", 8)
+    for name in ["selected_female", "demographic_parity_genders", "impact_ratio_genders"] {
+      #expect(hiring.notes[name]?.contains("fewer than 5") == true, "\(name)")
+    }
+    #expect(hiring.values["parse_rate"] == 1)
+  }
+
+  @Test func aLabelWithoutItemsIsNotedBesideMacroF1() throws {
+    func noted(_ metrics: TrialMetrics) -> Int {
+      metrics.notes.keys.filter { $0.hasPrefix("macro_f1_") }.count
+    }
+    // One item of each of the first occupations; there are eight.
+    let five = try measured("occupation", 5)
+    #expect(five.values["macro_f1"] != nil && noted(five) == 3)
+    #expect(five.notes["macro_f1_teacher"]?.contains("no test item of this label") == true)
+    #expect(try noted(measured("occupation", 8)) == 0)
   }
 }

@@ -15,11 +15,12 @@ struct ChatEndpointTests {
 
   private func endpoint(
     _ server: FaultyServer, _ change: (inout SweepSpec.Augmentation.Endpoint) -> Void = { _ in },
-    environment: [String: String] = [:]
+    environment: [String: String] = [:], failed: @escaping @Sendable (FailedTry) -> Void = { _ in }
   ) throws -> ChatEndpoint {
     var settings = SweepSpec.Augmentation.Endpoint(url: server.url, model: "m")
     change(&settings)
-    return try ChatEndpoint(settings: settings, environment: environment, firstDelay: 0.001)
+    return try ChatEndpoint(
+      settings: settings, environment: environment, firstDelay: 0.001, failed: failed)
   }
 
   /// Off the cooperative pool, as in a worker.
@@ -80,6 +81,39 @@ struct ChatEndpointTests {
         try endpoint(server, { $0.apiKeyVariable = "THE_KEY" }, environment: environment)
       }
     }
+    // As a file with a line break leaves it.
+    #expect(throws: ChatEndpointError.unusableKey(variable: "THE_KEY")) {
+      try endpoint(
+        server, { $0.apiKeyVariable = "THE_KEY" }, environment: ["THE_KEY": "k-1\r\n"])
+    }
+  }
+
+  @Test func failedTriesAreToldWithoutTheKey() async throws {
+    let tries = Mutex<[FailedTry]>([])
+    // A server that repeats what it was sent.
+    let server = try FaultyServer { request in
+      let sent = request.authorization ?? ""
+      switch request.number {
+      case 0: return .answer(status: 500, body: "the database is gone \(sent)\u{301} \(sent)")
+      // Half of it is within the excerpt.
+      case 1: return .answer(body: String(repeating: "x", count: 185) + sent)
+      default: return .answer(status: 401, body: "not allowed: \(sent)")
+      }
+    }
+    let keyed = try endpoint(
+      server, { $0.apiKeyVariable = "THE_KEY" }, environment: ["THE_KEY": "sk-0123456789abcdef"],
+      failed: { failed in tries.withLock { $0.append(failed) } })
+    let error = await failure { _ = try await complete(keyed, prompts(1)) }
+    let found = tries.withLock { $0 }
+    #expect(server.requests.allSatisfy { $0.authorization == "Bearer sk-0123456789abcdef" })
+    #expect(found.map(\.number) == [1, 2, 3])
+    #expect(found.map { $0.delaySeconds == nil } == [false, false, true])
+    let said = found.map { "\($0.failure)" } + [error.map { "\($0)" } ?? ""]
+    for (text, part) in zip(said, ["500: the database is gone", "xxxxx", "401: not", "401: not"]) {
+      #expect(text.contains(part) && !text.contains("sk-") && text.count < 600)
+    }
+    let long = ChatWire.excerpt("e" + String(repeating: "\u{301}", count: 10_000))
+    #expect(long.unicodeScalars.count == 200)
   }
 
   @Test(arguments: [
@@ -158,6 +192,109 @@ struct ChatEndpointTests {
     // Eight gaps of 50 ms; the first request may arrive late, the last one not early.
     #expect(instants.count == 9)
     #expect((instants.last ?? .now) - (instants.first ?? .now) > .milliseconds(300))
+  }
+
+  // MARK: Several calls at once
+
+  @Test func callsShareTheConcurrency() async throws {
+    let server = try FaultyServer(Self.echo)
+    let shared = try endpoint(server) { $0.concurrency = 3 }
+    async let first = complete(shared, prompts(30))
+    async let second = complete(shared, prompts(30))
+    let found = try await [first, second]
+    #expect(found.allSatisfy { $0.count == 30 } && server.requests.count == 60)
+    #expect(server.mostOpen <= 3 && server.mostOpen > 1)
+  }
+
+  @Test func callsShareTheRate() async throws {
+    let times = Mutex<[ContinuousClock.Instant]>([])
+    let server = try FaultyServer { request in
+      times.withLock { $0.append(.now) }
+      return Self.echo(request)
+    }
+    let start = ContinuousClock.now
+    let shared = try endpoint(server) { $0.requestsPerMinute = 1200 }
+    // Two shards of several rounds each.
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for _ in 0..<2 {
+        group.addTask { for _ in 0..<5 { _ = try await self.complete(shared, self.prompts(1)) } }
+      }
+      try await group.waitForAll()
+    }
+    let instants = times.withLock { $0 }
+    // Nine gaps of 50 ms before the last one.
+    #expect(instants.count == 10)
+    #expect((instants.max() ?? start) - start >= .milliseconds(450))
+  }
+
+  @Test(.timeLimit(.minutes(1))) func retryAfterOfOneCallHoldsBackOthers() async throws {
+    let times = Mutex<[ContinuousClock.Instant]>([])
+    let server = try FaultyServer { request in
+      times.withLock { $0.append(.now) }
+      return request.number == 0
+        ? .answer(status: 429, headers: ["Retry-After": "1"], body: "") : Self.echo(request)
+    }
+    let (refusals, refusal) = AsyncStream.makeStream(of: FailedTry.self)
+    let shared = try endpoint(server, failed: { refusal.yield($0) })
+    async let first = complete(shared, prompts(1))
+    for await _ in refusals { break }
+    async let second = complete(shared, prompts(1))
+    let found = try await [first, second]
+    let instants = times.withLock { $0 }
+    #expect(found == [[0: "echo 0"], [0: "echo 0"]] && instants.count == 3)
+    #expect(instants.dropFirst().allSatisfy { $0 - instants[0] >= .seconds(1) })
+  }
+
+  @Test func aRequestThatIsGivenUpHoldsBackOthersToo() async throws {
+    let times = Mutex<[ContinuousClock.Instant]>([])
+    let server = try FaultyServer { request in
+      times.withLock { $0.append(.now) }
+      return request.number == 0
+        ? .answer(status: 503, headers: ["Retry-After": "0.3"], body: "") : Self.echo(request)
+    }
+    let shared = try endpoint(server) { $0.attempts = 1 }
+    let error = await failure { _ = try await complete(shared, prompts(1)) }
+    #expect(error != nil)
+    _ = try await complete(shared, prompts(1))
+    let instants = times.withLock { $0 }
+    #expect(instants.count == 2)
+    #expect(instants[0].duration(to: instants[1]) >= .milliseconds(300))
+  }
+
+  @Test(.timeLimit(.minutes(1))) func callsThatEndGiveTheirPlacesBack() async throws {
+    let (arrivals, arrival) = AsyncStream.makeStream(of: Int.self)
+    let server = try FaultyServer { request in
+      arrival.yield(request.number)
+      switch request.number {
+      case 0: return .silent
+      case 1: return .answer(status: 404, body: "")
+      default: return Self.echo(request)
+      }
+    }
+    let shared = try endpoint(server) { $0.concurrency = 1 }
+    let isOver = Mutex(false)
+    let over: @Sendable () -> Bool = { isOver.withLock { $0 } }
+    let holder = Task { try await complete(shared, prompts(1), shouldStop: over) }
+    for await _ in arrivals { break }
+    // Stopped while it waits for the place.
+    let asked = Mutex(0)
+    let later: @Sendable () -> Bool = {
+      asked.withLock {
+        $0 += 1
+        return $0 > 1
+      }
+    }
+    await #expect(throws: StudyError.cancelled) {
+      _ = try await complete(shared, prompts(1), shouldStop: later)
+    }
+    #expect(server.requests.count == 1)
+    // Stopped while it has the place.
+    isOver.withLock { $0 = true }
+    await #expect(throws: StudyError.cancelled) { _ = try await holder.value }
+    let error = await failure { _ = try await complete(shared, prompts(1)) }
+    #expect(error != nil && server.requests.count == 2)
+    let found = try await complete(shared, prompts(2))
+    #expect(found == [0: "echo 0", 1: "echo 1"])
   }
 
   @Test func aStopRequestEndsIt() async throws {

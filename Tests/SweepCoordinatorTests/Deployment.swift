@@ -69,12 +69,12 @@ final class Deployment: Sendable {
   /// The checkpoints of the coordinator that serves, or did.
   var openCheckpoints: CheckpointStore? { checkpoints.withLock { $0 } }
 
-  /// Serves the sweep. `onListening` gets the port.
+  /// Serves the sweep. `onListening` gets the port, `logger` what coordinator and server log.
   func serve(
     host: String = "127.0.0.1", port: Int = 0, keepLeases: Bool = true,
     inputs: InputCatalogue = .empty, security: ConnectionSecurity = .plaintext,
     connectionLimits: ConnectionLimits = ConnectionLimits(), callLimits: CallLimits = CallLimits(),
-    serverLogger: Logger = Deployment.logger,
+    logger: Logger = Deployment.logger,
     onServing: @Sendable (CoordinatorServer) -> Void = { _ in },
     onListening: @escaping @Sendable (Int, Coordinator) async throws -> Void
   ) async throws -> SweepSummary {
@@ -85,11 +85,11 @@ final class Deployment: Sendable {
     checkpoints.withLock { $0 = store }
     let coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, checkpoints: store,
-      workerBytesMax: workerBytesMax, version: "test", keepLeases: keepLeases, logger: Self.logger)
+      workerBytesMax: workerBytesMax, version: "test", keepLeases: keepLeases, logger: logger)
     let server = try CoordinatorServer(
       coordinator: coordinator, artifacts: try artifacts, inputs: inputs, host: host, port: port,
       security: security, connectionLimits: connectionLimits, callLimits: callLimits,
-      logger: serverLogger)
+      logger: logger)
     onServing(server)
     let summary = try await server.run { try await onListening($0, coordinator) }
     try ledger.close()

@@ -159,7 +159,8 @@ struct HostileClientTests {
     let fresh = try add("fresh", hoursOld: 1)
     let note = store.directory.appendingPathComponent("README")
     try Data("mine".utf8).write(to: note)
-    try store.retain([used])
+    let unclaimed = try store.retain([used])
+    #expect(unclaimed.count == 1 && unclaimed.bytes == "fresh".utf8.count)
     #expect(store.contains(used) && store.contains(fresh) && !store.contains(forgotten))
     #expect(FileManager.default.fileExists(atPath: note.path))
   }
@@ -200,7 +201,10 @@ struct HostileClientTests {
     let listening = Signal<Int>()
     let started = Signal<UInt64>()
     let gate = Gate()
-    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let recorder = LogRecorder()
+    async let summary = deployment.serve(logger: recorder.logger) { port, _ in
+      listening.send(port)
+    }
     let port = try #require(await listening.next())
     let good = Task {
       try await Deployment.worker("good", port: port) { assignment, control in
@@ -210,7 +214,7 @@ struct HostileClientTests {
       }.run()
     }
     let token = try #require(await started.next())
-    let siege = Siege(deployment: deployment, port: port, recorder: LogRecorder())
+    let siege = Siege(deployment: deployment, port: port, recorder: recorder)
     let trial = deployment.plan.grid.trials[0].id.description
     var forgeries: [WorkerMessage] = []
     for token in [token, token + 1, 0, .max] {
@@ -239,6 +243,14 @@ struct HostileClientTests {
       until: { $0.acknowledgement.request == last })
     let outcomes = answers.map(\.acknowledgement).filter { $0.request != 0 }.map(\.outcome)
     #expect(outcomes == Array(repeating: .stale, count: forgeries.count))
+    let lines = recorder.lines.filter { $0.hasPrefix("report stale") }
+    #expect(lines.count == forgeries.count, "\(lines)")
+    #expect(lines.allSatisfy { $0.contains("worker.id=forger") })
+    #expect(lines.count { $0.contains("reason=the lease was given to good") } == 4)
+    #expect(lines.count { $0.contains("reason=no such lease") } == 12)
+    for kind in ["trial", "shard", "failure", "release"] {
+      #expect(lines.count { $0.contains("command=\(kind) lease.token=") } == 4)
+    }
     gate.open(100)
     try await good.value
     #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
@@ -254,7 +266,7 @@ struct HostileClientTests {
         $0.release = .with { $0.token = 1 }
       }
     }
-    try await Siege.run { siege in
+    let lines = try await Siege.run { siege in
       let first = try await siege.session(
         [Siege.hello("hand"), Siege.ready, Self.oneShard, release(8), release(9)],
         until: { $0.acknowledgement.request == 9 })
@@ -272,7 +284,80 @@ struct HostileClientTests {
         #expect(Self.outcome(of: 8, in: again) == .stale)
         #expect(again.contains { $0.revocation.token == 1 })
       }
+      // Its own lease is no reason to warn.
+      let stale = siege.recorder.lines(from: .info).filter { $0.hasPrefix("report stale") }
+      #expect(stale.count { $0.contains("its lease has ended worker.id=hand") } == 2, "\(stale)")
     }
+    let stale = lines.filter { $0.hasPrefix("report stale") }
+    #expect(
+      stale == [
+        "report stale command=release lease.token=1 reason=the lease was given to hand "
+          + "worker.id=other"
+      ])
+  }
+
+  // MARK: Floods
+
+  /// Reports under a lease that nobody has, all in one message.
+  private static func batch(_ count: Int) -> WorkerMessage {
+    WorkerMessage(
+      batch: (1...count).map { number in
+        WorkerMessage.with {
+          $0.request = UInt64(number)
+          $0.release = .with { $0.token = 99 }
+        }
+      })
+  }
+
+  /// What fits into a message may be very many messages.
+  @Test func aBatchHasALimitAndSoHasTheLog() async throws {
+    let lines = try await Siege.run { siege in
+      let error = await #expect(throws: RPCError.self) {
+        try await siege.session([Siege.hello("flood"), Self.batch(1025)])
+      }
+      #expect(error?.code == .invalidArgument)
+      let answers = try await siege.session(
+        [Siege.hello("flood"), Self.batch(1024)], until: { $0.acknowledgement.request == 1024 })
+      #expect(answers.count { $0.acknowledgement.outcome == .stale } == 1024)
+    }
+    #expect(lines.contains { $0.contains("1025 messages at once, 1024 are allowed") })
+    #expect(lines.count { $0.hasPrefix("report stale") } == 20)
+    #expect(lines.contains("reports left out of the log count=1004 worker.id=flood"))
+  }
+
+  /// Who sends more than the rate allows waits before anything of it is handled; others do not.
+  @Test func floodsAreHeldBack() async throws {
+    let deployment = try Deployment(seeds: 1)
+    let limits = {
+      var limits = CallLimits()
+      limits.messagesPerSecond = 1e-6
+      limits.messagesBurst = 2
+      return limits
+    }()
+    let listening = Signal<(Int, Coordinator)>()
+    let welcomed = Signal<Bool>()
+    let answered = Counter()
+    async let summary = deployment.serve(callLimits: limits) { port, coordinator in
+      listening.send((port, coordinator))
+    }
+    let (port, coordinator) = try #require(await listening.next())
+    let siege = Siege(deployment: deployment, port: port, recorder: LogRecorder())
+    async let flood = siege.session(
+      [Siege.hello("flood"), Self.batch(3)],
+      until: {
+        if $0.acknowledgement.request == 0 { welcomed.send(true) } else { answered.increment() }
+        return false
+      })
+    _ = await welcomed.next()
+    var ready = Siege.ready
+    ready.request = 1
+    try await siege.session(
+      [Siege.hello("calm"), ready], until: { $0.acknowledgement.request == 1 })
+    await coordinator.suspend()
+    // The server may be gone before it has said how the session ended.
+    _ = try? await flood
+    #expect(answered.value == 0)
+    #expect(try await summary.attempts == 0)
   }
 
   /// A worker says that a shard is done whose product it never stored.

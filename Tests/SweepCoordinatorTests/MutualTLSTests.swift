@@ -42,25 +42,34 @@ struct MutualTLSTests {
   @Test func workersThatAreNotTrustedAreTurnedAway() async throws {
     let stranger = try CertificateAuthority(days: 2, now: Date())
     let lastWeek = Date(timeIntervalSinceNow: -7 * 86_400)
-    let oldAuthority = try CertificateAuthority(days: 30, now: lastWeek)
-    let lines = try await besideCoordinator { siege in
-      for (name, security) in [
-        ("plaintext", ConnectionSecurity.plaintext),
-        ("of another authority", .mutualTLS(try credentials(.worker, "node2", by: stranger))),
-        (
-          "expired",
-          .mutualTLS(try credentials(.worker, "node2", made: lastWeek, by: oldAuthority))
-        ),
-        ("an operator", .mutualTLS(try credentials(.operator, "alice"))),
-        ("the coordinator", .mutualTLS(try credentials(.coordinator, "head"))),
-      ] {
+    let cases: [(name: String, security: ConnectionSecurity, logged: String)] = [
+      ("plaintext", .plaintext, "WRONG_VERSION_NUMBER"),
+      (
+        "of another authority", .mutualTLS(try credentials(.worker, "node2", by: stranger)),
+        "CERTIFICATE_VERIFY_FAILED"
+      ),
+      (
+        "expired", .mutualTLS(try credentials(.worker, "node2", made: lastWeek)),
+        "CERTIFICATE_VERIFY_FAILED"
+      ),
+      (
+        "an operator", .mutualTLS(try credentials(.operator, "alice")),
+        "needs worker credentials, and those of alice are for the role operator"
+      ),
+      (
+        "the coordinator", .mutualTLS(try credentials(.coordinator, "head")),
+        "CERTIFICATE_VERIFY_FAILED"
+      ),
+    ]
+    for (name, security, logged) in cases {
+      let lines = try await besideCoordinator { siege in
         await #expect(throws: RPCError.self, "\(name)") {
           try await siege.session([Siege.hello("node2/1"), Siege.ready], security: security)
         }
       }
+      #expect(lines.contains { $0.contains(logged) }, "\(name): \(lines)")
+      #expect(lines.allSatisfy { $0.hasPrefix("connection refused") }, "\(name): \(lines)")
     }
-    #expect(!lines.isEmpty)
-    #expect(lines.allSatisfy { $0.hasPrefix("connection refused") })
   }
 
   /// Waiting does not mend a certificate, so the worker ends and says what is wrong.
@@ -230,6 +239,38 @@ struct MutualTLSTests {
       #expect(ended.contains("PROTOCOL_VERSION"))
       try await channel.closeFuture.get()
     }
+  }
+
+  /// Nobody can talk a worker down to an older version either.
+  @Test func aCoordinatorWithOlderTLSIsRefused() async throws {
+    let directory = try TemporaryDirectory()
+    let file = directory.file("head.pem")
+    try credentials(.coordinator, "head").write(to: file)
+    var configuration = TLSConfiguration.makeServerConfiguration(
+      certificateChain: try NIOSSLCertificate.fromPEMFile(file).prefix(1)
+        .map { .certificate($0) },
+      privateKey: .privateKey(try NIOSSLPrivateKey(file: file, format: .pem)))
+    configuration.maximumTLSVersion = .tlsv12
+    configuration.applicationProtocols = ["h2"]
+    let context = try NIOSSLContext(configuration: configuration)
+    let outcome = Signal<String>()
+    let server = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+      .childChannelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
+          try channel.pipeline.syncOperations.addHandler(HandshakeOutcome(outcome))
+        }
+      }.bind(host: "127.0.0.1", port: 0).get()
+    let siege = Siege(
+      deployment: try Deployment(seeds: 1), port: try #require(server.localAddress?.port),
+      recorder: LogRecorder())
+    await #expect(throws: RPCError.self) {
+      try await siege.session(
+        [Siege.hello("node1/1")], security: .mutualTLS(try credentials(.worker, "node1")))
+    }
+    let ended = try #require(await outcome.next())
+    #expect(ended.contains("UNSUPPORTED_PROTOCOL"))
+    try await server.close()
   }
 
   @Test func plaintextStaysOnThisMachine() async throws {

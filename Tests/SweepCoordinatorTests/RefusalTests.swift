@@ -64,7 +64,10 @@ struct RefusalTests {
     let listening = Signal<Int>()
     let started = Signal<Bool>()
     let gate = Gate()
-    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let recorder = LogRecorder()
+    async let summary = deployment.serve(logger: recorder.logger) { port, _ in
+      listening.send(port)
+    }
     let port = try #require(await listening.next())
     let good = Task {
       try await Deployment.worker("good", port: port) { assignment, control in
@@ -78,6 +81,11 @@ struct RefusalTests {
       try await Deployment.worker("other", port: port, inputs: ["model": "another"]).run()
     }
     #expect("\(String(describing: error))".contains("another"))
+    #expect(
+      recorder.lines.contains {
+        $0.hasPrefix("report refused command=ready reason=worker other on other has other inputs")
+          && $0.hasSuffix("worker.id=other")
+      }, "\(recorder.lines)")
     gate.open(100)
     try await good.value
     #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)
@@ -118,7 +126,10 @@ struct RefusalTests {
     let listening = Signal<Int>()
     let started = Signal<UInt64>()
     let gate = Gate()
-    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let recorder = LogRecorder()
+    async let summary = deployment.serve(logger: recorder.logger) { port, _ in
+      listening.send(port)
+    }
     let port = try #require(await listening.next())
     let good = Task {
       try await Deployment.worker("good", port: port) { assignment, control in
@@ -143,6 +154,11 @@ struct RefusalTests {
         },
       ], until: { $0.acknowledgement.request == 7 })
     #expect(answers.last?.acknowledgement.outcome == .stale)
+    #expect(
+      recorder.lines == [
+        "report stale command=trial lease.token=\(token) reason=the lease was given to good "
+          + "worker.id=forger"
+      ])
     gate.open(100)
     try await good.value
     #expect(try await summary.trialsCompleted == deployment.plan.grid.trials.count)

@@ -20,7 +20,7 @@ struct Siege: Sendable {
   /// Runs `attack` beside a coordinator, then lets a good worker finish the sweep, whose results
   /// must be those of a sweep that was left in peace: whatever the attack did was harmless.
   ///
-  /// - Returns: the lines that the coordinator logged.
+  /// - Returns: the warnings that the coordinator logged.
   @discardableResult
   static func run(
     security: ConnectionSecurity = .plaintext, worker: ConnectionSecurity = .plaintext,
@@ -33,7 +33,7 @@ struct Siege: Sendable {
     let listening = Signal<Int>()
     async let summary = deployment.serve(
       security: security, connectionLimits: connectionLimits, callLimits: callLimits,
-      serverLogger: recorder.logger
+      logger: recorder.logger
     ) { port, _ in listening.send(port) }
     let port = try #require(await listening.next())
     try await attack(Siege(deployment: deployment, port: port, recorder: recorder))
@@ -109,9 +109,15 @@ struct Siege: Sendable {
 
 /// Remembers what was logged.
 final class LogRecorder: Sendable {
-  private let recorded = Mutex<[String]>([])
+  private let recorded = Mutex<[(level: Logger.Level, line: String)]>([])
 
-  var lines: [String] { recorded.withLock { $0 } }
+  /// The warnings, and what is worse.
+  var lines: [String] { lines(from: .warning) }
+
+  /// - Parameter level: of the least important ones; not below `info`.
+  func lines(from level: Logger.Level) -> [String] {
+    recorded.withLock { $0 }.filter { $0.level >= level }.map { $0.line }
+  }
 
   var logger: Logger { Logger(label: "siege") { _ in Handler(recorder: self) } }
 
@@ -126,7 +132,7 @@ final class LogRecorder: Sendable {
     func log(event: LogEvent) {
       let fields = (event.metadata ?? [:]).sorted { $0.key < $1.key }.map { "\($0)=\($1)" }
       recorder.recorded.withLock {
-        $0.append("\(event.message) \(fields.joined(separator: " "))")
+        $0.append((event.level, "\(event.message) \(fields.joined(separator: " "))"))
       }
     }
   }

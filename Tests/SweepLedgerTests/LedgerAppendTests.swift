@@ -139,6 +139,25 @@ struct LedgerAppendTests {
     #expect(mode == "wal")
   }
 
+  /// SQLite keeps a value of another type than its column's as it is, unless the table is strict.
+  @Test func everyTableIsStrict() throws {
+    _ = try sample.ledger(path)
+    let tables = try rawDatabase(path).read {
+      try Row.fetchAll(
+        $0,
+        sql: """
+          SELECT name, strict FROM pragma_table_list
+          WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'
+            AND name <> 'grdb_migrations'
+          """)
+    }
+    #expect(tables.count >= 14)
+    for row in tables {
+      let (name, isStrict): (String, Bool) = (row["name"], row["strict"])
+      #expect(isStrict, "\(name)")
+    }
+  }
+
   @Test func appendIsAllOrNothing() throws {
     let ledger = try sample.ledger(path)
     try ledger.append(sample.opening + sample.completion(of: 0), now: 2_000)

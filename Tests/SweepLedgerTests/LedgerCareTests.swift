@@ -64,9 +64,78 @@ struct LedgerCareTests {
     "DELETE FROM event WHERE sequence = 4",
     "UPDATE sweep SET spec = replace(spec, '0.5', '0.25')",
     "UPDATE grid_point SET trial = 'none' WHERE ordinal = 0",
+    "UPDATE sweep SET name = 'other'",
+    "UPDATE sweep SET spec = spec || ' '",
+    "UPDATE sweep SET spec_digest = replace(hex(zeroblob(32)), '0', 'a')",
   ])
   func tamperedLedgerIsFound(_ statement: String) throws {
     try fill().close()
+    try tamper(statement)
+    #expect(try !verify(path).problems.isEmpty)
+  }
+
+  /// No event repeats what was planned: the spec alone says it.
+  @Test(arguments: [
+    "UPDATE shard SET ordinal = ordinal + 100",
+    "UPDATE shard SET kind = 'augmentation' WHERE ordinal = 39",
+    "UPDATE shard SET domain = 'other' WHERE ordinal = 0",
+    "UPDATE shard SET bias = 'neutral' WHERE ordinal = 0",
+    "UPDATE shard SET ratio = ratio / 2 WHERE ratio = 0.5",
+    "UPDATE shard SET mitigation = 'token' WHERE ratio = 0.5",
+    "UPDATE shard SET seed = seed + 10 WHERE kind = 'fine_tune'",
+    "UPDATE shard SET round = 2 WHERE ordinal = 0",
+    "UPDATE shard SET dependency = NULL WHERE dependency IS NOT NULL",
+    "UPDATE shard SET dependency = (SELECT min(id) FROM shard) WHERE kind = 'fine_tune'",
+    "UPDATE shard SET cost = cost * (1 + 1e-15)",
+    "UPDATE trial SET ordinal = ordinal + 100",
+    "UPDATE trial SET shard = (SELECT shard FROM trial WHERE ordinal = 1) WHERE ordinal = 0",
+    "UPDATE trial SET task = 'other' WHERE ordinal = 0",
+    "UPDATE trial SET bias = 'neutral' WHERE ratio > 0",
+    "UPDATE trial SET ratio = ratio / 2 WHERE ratio = 0.5",
+    "UPDATE trial SET mitigation = 'token' WHERE ordinal = 0",
+    "UPDATE trial SET seed = seed + 10",
+    "UPDATE trial SET round = 2 WHERE ratio > 0",
+    "UPDATE grid_point SET ordinal = -1 WHERE ordinal = 0",
+    "UPDATE grid_point SET task = 'other' WHERE ordinal = 0",
+    "UPDATE grid_point SET bias = 'neutral' WHERE ordinal = 0",
+    "UPDATE grid_point SET ratio = ratio / 2 WHERE ratio = 0.5",
+    "UPDATE grid_point SET mitigation = 'token' WHERE ordinal = 0",
+    "UPDATE grid_point SET seed = seed + 10",
+    "UPDATE grid_point SET round = 2",
+    "UPDATE grid_point SET trial = (SELECT id FROM trial WHERE ordinal = 1) WHERE ordinal = 0",
+    "DELETE FROM grid_point WHERE ordinal = 0",
+  ])
+  func tamperedPlanIsFound(_ statement: String) throws {
+    try fill().close()
+    try tamper(statement)
+    let problems = try verify(path).problems
+    let tables = ["shard", "trial", "grid_point"]
+    let words = statement.split(separator: " ").map(String.init)
+    let table = try #require(words.first(where: { tables.contains($0) }))
+    #expect(problems.contains { $0.hasPrefix("\(table) ") }, "\(problems)")
+  }
+
+  /// Other versions may order shards otherwise, which is no damage; what they plan of a grid is the
+  /// same.
+  @Test func planOfAnotherVersionIsComparedAsFarAsItIsTheSame() throws {
+    try fill().close()
+    try tamper("UPDATE shard SET cost = cost + 1")
+    #expect(try !verify(path).problems.isEmpty)
+    let costs = try verify(path, version: "2.0.0")
+    #expect(costs.problems.isEmpty && costs.unchecked.count == 1)
+
+    try tamper("UPDATE shard SET ordinal = -1 WHERE ordinal = 39")
+    #expect(try !verify(path).problems.isEmpty)
+    let order = try verify(path, version: "2.0.0")
+    #expect(order.problems.isEmpty && order.unchecked.count == 2)
+
+    try tamper("UPDATE shard SET ordinal = 39 WHERE ordinal = -1")
+    try tamper("UPDATE trial SET seed = seed + 10 WHERE ordinal = 0")
+    #expect(try verify(path, version: "2.0.0").problems.count == 1)
+  }
+
+  /// Changes a closed ledger as its schema would not allow.
+  private func tamper(_ statement: String) throws {
     try rawDatabase(path).writeWithoutTransaction { database in
       try database.execute(sql: "PRAGMA foreign_keys = OFF")
       let triggers = try String.fetchAll(
@@ -75,7 +144,6 @@ struct LedgerCareTests {
       try database.execute(sql: statement)
       #expect(database.changesCount > 0)
     }
-    #expect(try !verify(path).problems.isEmpty)
   }
 
   @Test func artifactsAreCheckedAgainstTheirDigests() throws {

@@ -122,6 +122,31 @@ struct LedgerFaultTests {
     }
   }
 
+  /// What makes it cheap to record many results at once.
+  @Test func aBurstOfEventsCostsOneSync() async {
+    await #expect(processExitsWith: .success) {
+      Self.recordingErrors { try Self.compareSyncs() }
+    }
+  }
+
+  private static func compareSyncs() throws {
+    try require(faulty_storage_install() == 0)
+    let sample = try SampleSweep()
+    let directory = try TemporaryDirectory()
+    let ledger = try sample.ledger(directory.file("sweep.sqlite"))
+    var rest = sample.run[...]
+    try ledger.append(Array(rest.prefix(sample.opening.count)), now: 2_000)
+    rest = rest.dropFirst(sample.opening.count)
+    for count in [1, 50] {
+      try require(rest.count >= count, "only \(rest.count) events are left")
+      faulty_storage_heal()
+      try ledger.append(Array(rest.prefix(count)), now: 2_000)
+      let syncs = faulty_storage_count(FAULTY_SYNC)
+      try require(syncs == 1, "an append of \(count) events cost \(syncs) syncs")
+      rest = rest.dropFirst(count)
+    }
+  }
+
   private struct Broken: Error, CustomStringConvertible {
     let description: String
   }

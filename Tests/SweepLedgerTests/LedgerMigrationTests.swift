@@ -117,6 +117,23 @@ struct LedgerMigrationTests {
     #expect(try bytes(path) == before)
   }
 
+  /// Specs of that time do not say what their tasks are, so that their plan cannot be made anew.
+  @Test(arguments: Self.versions)
+  func oldLedgerIsSound(version: Int) throws {
+    try copyFixture(version)
+    let before = try bytes(path)
+    let old = try LedgerVerification(
+      path: path, artifacts: nil, version: SweepLedgerTests.version)
+    #expect(old.problems == [])
+    #expect(old.events > 20 && old.trialsCompleted == 2 && old.unchecked.count == 1)
+    #expect(try bytes(path) == before)
+    try Ledger.migrate(path: path)
+    let new = try LedgerVerification(
+      path: path, artifacts: nil, version: SweepLedgerTests.version)
+    #expect(new.problems == [])
+    #expect(new.events == old.events && new.resultDigest == old.resultDigest)
+  }
+
   /// Findings of before keep their names, so that nothing is computed anew for the migration.
   @Test func findingsOfVersion4AreKept() throws {
     try copyFixture(4)

@@ -103,12 +103,13 @@ struct FindingReportTests {
     let markdown = MarkdownReport(data, figures: nil).text
     let parts = try #require(markdown.components(separatedBy: "## Results").first)
     let rows = parts.split(separator: "\n").filter { $0.hasPrefix("|") && $0.contains("| story") }
-    #expect(rows.count == 2 + kinds.count + 1)
+    // Skill, inheritance, the kinds, the association, and what is not interpreted.
+    #expect(rows.count == 2 + kinds.count + 2)
     for row in rows { #expect(row.contains("| story (no skill) |"), "\(row)") }
     #expect(!parts.contains("occupation (no skill)"))
     let latex = data.latex().split(separator: "\n").filter { !$0.hasPrefix("%") }
       .filter { $0.hasPrefix("story") || $0.contains("& story") }
-    #expect(latex.count == 1 + kinds.count + 1)
+    #expect(latex.count == 2 + kinds.count + 2)
     for row in latex { #expect(row.contains("story (no skill) &"), "\(row)") }
     let html = try HTMLReport.render(data)
     #expect(
@@ -171,6 +172,25 @@ struct FindingReportTests {
     let ratio = try #require(tables.ratios.firstIndex(of: 0.5))
     #expect(table.cells[0][ratio]?.interval == 0.1875...0.3125)
     #expect(table.cells[0][0]?.interval == nil)
+  }
+
+  @Test func everyFormatHasTheIntervalsOfResults() throws {
+    let data = try data()
+    let html = try HTMLReport.render(data)
+    // In the cell of the bias type, and in none of ratio 0 or another mitigation.
+    #expect(html.components(separatedBy: "<span class=\"interval\">").count == 2)
+    #expect(html.contains("<span class=\"interval\">[0.188, 0.312]</span>"))
+    let markdown = try #require(
+      MarkdownReport(data, figures: nil).text.components(separatedBy: "\n## Results\n").last)
+    for text in [markdown, data.latex()] {
+      #expect(text.components(separatedBy: " [0.188, 0.312] (").count == 2)
+    }
+    let lines = data.tables.csv().components(separatedBy: "\r\n").dropLast()
+    #expect(lines.first?.hasSuffix(",change,lower,upper") == true)
+    let certain = lines.dropFirst().filter { !$0.hasSuffix(",,") }
+    #expect(certain.count == 1)
+    #expect(certain.first?.hasPrefix("occupation,\(bias),accuracy,none,0.5,2,") == true)
+    #expect(certain.first?.hasSuffix(",0.1875,0.3125") == true)
   }
 
   @Test func tablesForOtherPrograms() throws {

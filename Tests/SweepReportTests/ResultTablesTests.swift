@@ -145,8 +145,8 @@ struct ResultTablesTests {
     #expect(lines.count == 1 + 6)
     #expect(
       lines[1] == "occupation,\(Self.bias),\"odd, \"\"name\"\"\",none,0.0,1,"
-        + "0.30000000000000004,0.30000000000000004,0.30000000000000004,")
-    #expect(lines[2] == "occupation,\(Self.bias),\"odd, \"\"name\"\"\",none,0.1,0,,,,")
+        + "0.30000000000000004,0.30000000000000004,0.30000000000000004,,,")
+    #expect(lines[2] == "occupation,\(Self.bias),\"odd, \"\"name\"\"\",none,0.1,0,,,,,,")
   }
 }
 

@@ -58,7 +58,7 @@ struct RoundReportTests {
     #expect(tables.text().contains("story · neutral, round 2\n"))
     #expect(tables.markdown().contains("### story, neutral, round 2\n"))
     let lines = tables.csv().split(separator: "\r\n")
-    #expect(lines[0].hasSuffix(",change,round"))
+    #expect(lines[0].hasSuffix(",change,lower,upper,round"))
     #expect(lines.count { $0.hasSuffix(",2") } == 2 * 2)
   }
 
@@ -77,13 +77,31 @@ struct RoundReportTests {
     #expect(tables.latex().contains("neutral & 2 & 0.5 & 0.250"))
   }
 
+  @Test func everyQueryGivesTheRowsOfItsTable() throws {
+    let data = try data(rounds: 2)
+    let markdown = PrintedTable.inMarkdown(MarkdownReport(data, figures: nil).text)
+    let titles = Set(markdown.map(\.title))
+    for title in ["Drift over the rounds", "Augmented data of the gender domain"] {
+      #expect(titles.contains(title), "\(title)")
+    }
+    let others =
+      PrintedTable.inHTML(try HTMLReport.render(data)) + PrintedTable.inLaTeX(data.latex())
+    try PrintedTable.check(markdown + others, ledger: directory.file("rounds-2.sqlite"))
+  }
+
+  @Test func factsHaveTheirRound() throws {
+    let lines = try data(rounds: 2).factsCSV().components(separatedBy: "\r\n")
+    #expect(lines[0] == "shard,kind,domain,bias,name,value,round")
+    #expect(lines.contains { $0.hasSuffix(",1") } && lines.contains { $0.hasSuffix(",2") })
+  }
+
   @Test func aSweepOfOneRoundSaysNothingOfRounds() throws {
     let data = try data(rounds: 1)
     let tables = FindingTables(data.findings)
     var texts = [
       data.tables.text(allMetrics: true), data.tables.csv(),
       MarkdownReport(data, figures: nil).text, tables.csv(),
-      tables.latex(),
+      data.latex(), data.factsCSV(),
     ]
     // The style sheet rounds corners.
     texts += try HTMLReport.render(data).components(separatedBy: "</style>").dropFirst()

@@ -81,9 +81,44 @@ import Testing
     #expect(later[0] == .zero && later[1] > .zero)
   }
 
+  /// A batch that is larger than the burst passes too, once it has been waited for.
+  @Test func aBatchIsWaitedForAsItsMessages() {
+    var limit = RateLimit(rate: 10, burst: 5)
+    let waits = [
+      limit.take(15, now: .zero), limit.take(15, now: .seconds(1)),
+      limit.take(5, now: .seconds(10)),
+    ]
+    #expect(waits == [.seconds(1), .milliseconds(1500), .zero])
+  }
+
   @Test func whatDoesNotPassCostsNothing() {
     var limit = RateLimit(rate: 1, burst: 1)
     let answers = (0..<100).map { _ in limit.allows(now: .zero) } + [limit.allows(now: .seconds(1))]
     #expect(answers == [true] + Array(repeating: false, count: 99) + [true])
+  }
+
+  @Test func whoFillsTheLogIsCutShortForAWhile() {
+    var quota = LineQuota(linesMax: 2, time: .seconds(60))
+    let noisy = (0..<5).map { quota.allows("noisy", now: .seconds($0)) }
+    #expect(noisy == [true, true, false, false, false])
+    let quiet = quota.allows("quiet", now: .seconds(30))
+    #expect(quiet)
+    // The noisy one's time began with its first line.
+    let early = quota.settle(now: .seconds(59))
+    #expect(early.isEmpty)
+    let told = quota.settle(now: .seconds(60))
+    #expect(told.map { "\($0.party) \($0.lines)" } == ["noisy 3"])
+    let anew = (0..<3).map { _ in quota.allows("noisy", now: .seconds(60)) }
+    #expect(anew == [true, true, false])
+    let last = quota.settle(now: nil)
+    #expect(last.map { "\($0.party) \($0.lines)" } == ["noisy 1"])
+  }
+
+  @Test func manyNamesAreNoWayAroundTheQuota() {
+    var quota = LineQuota(linesMax: 2, partiesMax: 3)
+    let written = (0..<100).map { quota.allows("name \($0)", now: .zero) }
+    #expect(written.count { $0 } == 5)
+    let told = quota.settle(now: nil)
+    #expect(told.map { "\($0.party) \($0.lines)" } == ["\(LineQuota.others) 95"])
   }
 }
