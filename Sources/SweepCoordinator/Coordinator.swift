@@ -33,7 +33,6 @@ package actor Coordinator {
   /// Events since the scheduler's state was saved last, and how many a restart may have to replay.
   private var unsavedEvents: Int
   private let unsavedEventsMax: Int
-  private static let unsavedEventsMin = 2000
   /// How late a deadline may be noticed.
   private static let tickInterval = Duration.milliseconds(50)
   private let outcome: AsyncThrowingStream<SweepSummary, any Error>
@@ -66,11 +65,13 @@ package actor Coordinator {
   ///   - workerBytesMax: that one worker may fill with artifacts of shards that are not completed.
   ///   - keepLeases: whether workers of an earlier coordinator process may still be at work.
   ///   - revive: whether to go on with a sweep that was cancelled.
+  ///   - unsavedEventsMin: events between two saved states at least. To replay ten thousand takes a
+  ///     tenth of a second; to save a state takes a large sweep as long, while workers wait.
   ///   - now: monotonic time since any fixed point.
   package init(
     definition: SweepDefinition, plan: ShardPlan, ledger: Ledger,
     checkpoints: CheckpointStore? = nil, workerBytesMax: Int = 16 << 30, version: String,
-    keepLeases: Bool, revive: Bool = false, logger: Logger,
+    keepLeases: Bool, revive: Bool = false, unsavedEventsMin: Int = 10_000, logger: Logger,
     now: @escaping @Sendable () -> Duration = Coordinator.uptime()
   ) throws {
     spec = definition.spec
@@ -90,7 +91,7 @@ package actor Coordinator {
     self.scheduler = scheduler
     checkpoints?.retain(scheduler.unfinishedShards)
     unsavedEvents = unsaved + recovery.count
-    unsavedEventsMax = max(Self.unsavedEventsMin, plan.shards.count / 10)
+    unsavedEventsMax = max(unsavedEventsMin, plan.shards.count / 10)
     (outcome, outcomeContinuation) = AsyncThrowingStream.makeStream()
     if events > 0 {
       logger.info(

@@ -28,7 +28,7 @@ enum FactTables {
   /// every fine-tune has a set of its own, and the mean of them is shown.
   static func doses(_ data: ReportData) -> [ReportTable] {
     let facts = data.facts.filter {
-      $0.kind == "augmentation" && !$0.name.isDrawnOnly && !$0.name.isCoordinate
+      $0.kind == "augmentation" && !$0.name.isDrawnOnly
     }
     return facts.map(\.domain).unique.map { domain in
       let ofDomain = facts.filter { $0.domain == domain }
@@ -106,12 +106,5 @@ enum FactTables {
         },
         query: ResultQuery.omitted)
     ]
-  }
-}
-
-extension String {
-  /// Whether a fact of this name is part of a plane that is drawn.
-  fileprivate var isCoordinate: Bool {
-    hasPrefix("representation_original_") || hasPrefix("representation_augmented_")
   }
 }

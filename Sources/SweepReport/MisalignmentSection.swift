@@ -49,7 +49,6 @@ struct MisalignmentSection {
     }
     guard !found.isEmpty else { return nil }
     let round = findings.hasRounds ? ["round"] : []
-    let ofRound = findings.hasRounds ? ", round" : ""
     func cells(_ finding: Finding) -> [String] {
       var cells = [
         findings.name(finding.task), finding.bias ?? "",
@@ -70,11 +69,10 @@ struct MisalignmentSection {
       columns: ["misalignment", "task", "bias type", "γ"] + round
         + ["ρ [95 %]", "p", "p (Holm)", "of"],
       rows: found.map { ReportTable.Row(name: $0.predictor ?? "", cells: cells($0)) },
-      query: """
-        SELECT predictor, task, bias, ratio\(ofRound), estimate, lower, upper, p_value, p_adjusted, note
-        FROM finding WHERE kind = 'association' AND role IS NULL AND mitigation = 'none'
-          AND estimate IS NOT NULL ORDER BY id;
-        """)
+      query: ResultQuery.findings(
+        .association, "predictor, estimate, lower, upper, p_value, p_adjusted, note",
+        where: "role IS NULL AND mitigation = 'none' AND estimate IS NOT NULL",
+        rounds: findings.hasRounds))
   }
 
   // MARK: Values
@@ -321,5 +319,9 @@ extension String {
   }
 
   /// Whether a fact of this name is there to be drawn and says nothing as a number of a list.
-  var isDrawnOnly: Bool { ["answers_", "published_", "point_"].contains { hasPrefix($0) } }
+  var isDrawnOnly: Bool { Self.drawnPrefixes.contains { hasPrefix($0) } }
+
+  static let drawnPrefixes = [
+    "answers_", "published_", "point_", "representation_original_", "representation_augmented_",
+  ]
 }

@@ -197,14 +197,11 @@ enum ResultQuery {
   ///
   /// - Parameter rounds: whether the sweep has more than one: the mean over the sets of a later one.
   static func doses(domain: String, rounds: Bool) -> String {
-    let drawn = [
-      "answers_", "published_", "point_", "representation_original_", "representation_augmented_",
-    ]
     let filter = """
       FROM fact JOIN shard ON shard.id = fact.shard
       WHERE shard.kind = 'augmentation' AND shard.domain = \(quoted(domain))
         AND fact.name <> \(quoted(Shard.secondsFact))
-        AND NOT (\(drawn.map { "fact.name GLOB '\($0)*'" }.joined(separator: " OR ")))
+        AND NOT (\(String.drawnPrefixes.map { "fact.name GLOB '\($0)*'" }.joined(separator: " OR ")))
       """
     guard rounds else {
       return """

@@ -55,6 +55,8 @@ struct KeptResults {
     return found.sorted { $0.key < $1.key }.map(\.value)
   }
 
+  func remove() { unlink(path) }
+
   private func digest(of text: String) -> String {
     ContentDigest(of: "\(origin)\n\(text)".utf8).description
   }

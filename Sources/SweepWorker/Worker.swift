@@ -32,7 +32,7 @@ package actor Worker {
   let threads = BlockingThreads()
   /// Whether results are being gathered: one alarm serves the shards of all slots.
   private let isGathering = Atomic(false)
-  /// A worker that holds nothing gives up when no coordinator has said anything for this long.
+  /// A worker that holds nothing gives up when it has had no session for this long.
   let patience: Duration
   /// When the worker must have ended; nil if it may go on for ever.
   private let endsAt: SuspendingClock.Instant?
@@ -83,8 +83,9 @@ package actor Worker {
   private var takesWork: Bool { !isStopping && !draining }
   /// Whether a coordinator has ever accepted this worker's credentials.
   private var wasConnected = false
-  /// When a coordinator said something last.
-  private var lastContact = SuspendingClock.now
+  private let now: @Sendable () -> SuspendingClock.Instant
+  /// When there was a session last: an idle one may be silent for hours, and is there all the same.
+  private var lastContact: SuspendingClock.Instant
   private var reconnection = Backoff()
   private var isOver = false
   private var refusal: String?
@@ -101,7 +102,8 @@ package actor Worker {
   package init(
     info: WorkerInfo, host: String, port: Int, security: ConnectionSecurity = .plaintext,
     version: String, executor: ShardExecutor, checkpoints: CheckpointPlace? = nil,
-    patience: Duration, lifetime: Duration? = nil, logger: Logger
+    patience: Duration, lifetime: Duration? = nil, logger: Logger,
+    now: @escaping @Sendable () -> SuspendingClock.Instant = { .now }
   ) {
     self.info = info
     self.host = host
@@ -113,6 +115,8 @@ package actor Worker {
     self.patience = patience
     endsAt = lifetime.map { .now + $0 }
     self.logger = logger
+    self.now = now
+    lastContact = now()
   }
 
   var address: String { "\(host):\(port)" }
@@ -122,7 +126,7 @@ package actor Worker {
   /// - Throws: `WorkerError`.
   package func run() async throws {
     var generator = SystemRandomNumberGenerator()
-    lastContact = .now
+    lastContact = now()
     while !isOver {
       do {
         try await connectOnce()
@@ -135,7 +139,7 @@ package actor Worker {
         if !wasConnected, let problem = certificateProblem(in: error) {
           throw WorkerError.untrusted(address: address, detail: problem)
         }
-        if holdsNothing && lastContact.duration(to: .now) > patience {
+        if holdsNothing && lastContact.duration(to: now()) > patience {
           throw WorkerError.unreachable(address: address, detail: error.message)
         }
       } catch let error as RPCError {
@@ -184,6 +188,7 @@ package actor Worker {
     currentService = service
     isReady = false
     defer {
+      if isReady { lastContact = now() }
       outgoing = nil
       currentService = nil
       isReady = false
@@ -209,7 +214,6 @@ package actor Worker {
   }
 
   private func handle(_ messages: [CoordinatorMessage]) async throws {
-    lastContact = .now
     for message in messages { try await handle(message) }
   }
 
@@ -394,7 +398,7 @@ package actor Worker {
 
   private func reportGathered() {
     // What comes from here on is the next one's.
-    isGathering.store(false, ordering: .sequentiallyConsistent)
+    _ = isGathering.exchange(false, ordering: .acquiringAndReleasing)
     report(running.keys.sorted().flatMap(waitingResults))
   }
 
@@ -564,6 +568,8 @@ package actor Worker {
       logger.error(
         "report refused",
         metadata: ["lease.token": "\(report.token)", "reason": "\(acknowledgement.message)"])
+      // The next attempt computes it anew.
+      if let shard = shardOfLease[report.token] { keptResults(of: shard)?.remove() }
       let reason = "the coordinator refused a report: \(acknowledgement.message)"
       if let control = running[report.token] {
         refused[report.token] = reason

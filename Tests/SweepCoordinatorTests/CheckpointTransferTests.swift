@@ -259,6 +259,29 @@ struct CheckpointTransferTests {
     #expect(artifacts.count == deployment.plan.augmentationCount)
   }
 
+  /// What the coordinator refuses is not reported again, but computed again.
+  @Test func aRefusedResultIsNotKept() async throws {
+    let deployment = try Deployment(seeds: 1)
+    let victim = try #require(deployment.plan.shards.first { !$0.trials.isEmpty })
+    let listening = Signal<Int>()
+    async let summary = deployment.serve { port, _ in listening.send(port) }
+    let port = try #require(await listening.next())
+    try await Deployment.worker(
+      "w", port: port, checkpoints: place(deployment, "w"),
+      execute: { assignment, control in
+        if assignment.shard.id == victim.id && assignment.attempt == 1 {
+          control.complete(assignment.trials[0].id, metrics: ["accuracy": .nan], notes: [:])
+          while !control.isCancelled { sched_yield() }
+          throw CancellationError()
+        }
+        return try Deployment.compute(assignment, control)
+      }
+    ).run()
+    let result = try await summary
+    #expect(result.trialsCompleted == deployment.plan.grid.trials.count)
+    #expect(result.attempts == deployment.plan.shards.count + 1)
+  }
+
   /// Whether results wait in a worker's directory.
   private func keptResults(in place: CheckpointPlace) throws -> Bool {
     let manager = FileManager.default

@@ -74,6 +74,7 @@ final class Deployment: Sendable {
     host: String = "127.0.0.1", port: Int = 0, keepLeases: Bool = true,
     inputs: InputCatalogue = .empty, security: ConnectionSecurity = .plaintext,
     connectionLimits: ConnectionLimits = ConnectionLimits(), callLimits: CallLimits = CallLimits(),
+    unsavedEventsMin: Int = 10_000,
     logger: Logger = Deployment.logger,
     onServing: @Sendable (CoordinatorServer) -> Void = { _ in },
     onListening: @escaping @Sendable (Int, Coordinator) async throws -> Void
@@ -85,7 +86,8 @@ final class Deployment: Sendable {
     checkpoints.withLock { $0 = store }
     let coordinator = try Coordinator(
       definition: definition, plan: plan, ledger: ledger, checkpoints: store,
-      workerBytesMax: workerBytesMax, version: "test", keepLeases: keepLeases, logger: logger)
+      workerBytesMax: workerBytesMax, version: "test", keepLeases: keepLeases,
+      unsavedEventsMin: unsavedEventsMin, logger: logger)
     let server = try CoordinatorServer(
       coordinator: coordinator, artifacts: try artifacts, inputs: inputs, host: host, port: port,
       security: security, connectionLimits: connectionLimits, callLimits: callLimits,
@@ -110,14 +112,16 @@ final class Deployment: Sendable {
     checkpoints: CheckpointPlace? = nil, patience: Duration = .seconds(20),
     lifetime: Duration? = nil,
     execute: (@Sendable (ShardAssignment, ShardControl) throws -> ShardProduct)? = nil,
-    prepare: (@Sendable (SweepSpec, InputSource) throws -> [String: String])? = nil
+    prepare: (@Sendable (SweepSpec, InputSource) throws -> [String: String])? = nil,
+    now: @escaping @Sendable () -> SuspendingClock.Instant = { .now }
   ) -> Worker {
     Worker(
       info: WorkerInfo(id: name, host: name, processID: 1, slots: slots, threads: 1),
       host: "127.0.0.1", port: port, security: security, version: version,
       executor: ShardExecutor(
         prepare: prepare ?? { _, _ in inputs }, execute: execute ?? compute),
-      checkpoints: checkpoints, patience: patience, lifetime: lifetime, logger: logger)
+      checkpoints: checkpoints, patience: patience, lifetime: lifetime, logger: logger,
+      now: now)
   }
 
   /// What an undisturbed shard does.

@@ -68,7 +68,9 @@ struct RecoveryTests {
   @Test func stateIsSavedDuringARun() async throws {
     let long = try Deployment(seeds: 400)
     let listening = Signal<Int>()
-    async let summary = long.serve { port, _ in listening.send(port) }
+    async let summary = long.serve(unsavedEventsMin: 2_000) { port, _ in
+      listening.send(port)
+    }
     let port = try #require(await listening.next())
     try await Deployment.worker("one", port: port, slots: 8).run()
     #expect(try await summary.trialsCompleted == long.plan.grid.trials.count)

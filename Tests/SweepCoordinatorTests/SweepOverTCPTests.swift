@@ -3,6 +3,7 @@ import SweepCoordinator
 import SweepCore
 import SweepLedger
 import SweepWorker
+import Synchronization
 import Testing
 
 @Suite(.timeLimit(.minutes(2)))
@@ -146,6 +147,33 @@ struct SweepOverTCPTests {
     #expect(second.trialsCompleted == deployment.plan.grid.trials.count)
     #expect(second.attempts == deployment.plan.shards.count)
     #expect(executions.value == deployment.plan.shards.count)
+  }
+
+  /// Hours without a word are no hours without a coordinator: patience begins when the session ends.
+  @Test func anIdleWorkerOutlivesItsCoordinatorToo() async throws {
+    let deployment = try Deployment(seeds: 1)
+    let listening = Signal<(port: Int, coordinator: Coordinator)>()
+    let passed = Mutex(Duration.zero)
+    let start = SuspendingClock.now
+    async let first = deployment.serve { port, coordinator in
+      _ = try await coordinator.control(.pause(reason: "nothing to do"))
+      listening.send((port, coordinator))
+    }
+    let (port, coordinator) = try #require(await listening.next())
+    let worker = Task {
+      try await Deployment.worker(
+        "w", port: port, patience: .seconds(60), now: { start + passed.withLock { $0 } }
+      ).run()
+    }
+    while await coordinator.presences().isEmpty { await Task.yield() }
+    passed.withLock { $0 = .seconds(3600) }
+    await coordinator.suspend()
+    _ = try await first
+    let second = try await deployment.serve(port: port) { _, coordinator in
+      _ = try await coordinator.control(.resume)
+    }
+    try await worker.value
+    #expect(second.trialsCompleted == deployment.plan.grid.trials.count)
   }
 
   @Test func failingShardIsRetriedThenQuarantinedWithEvidence() async throws {
