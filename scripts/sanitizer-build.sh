@@ -30,6 +30,13 @@ build_sanitized() {
       -Xlinker "$library" -Xlinker -u -Xlinker LLVMFuzzerRunDriver -Xlinker --export-dynamic
       -Xlinker -lstdc++)
   fi
+  if [[ $kind == thread ]]; then
+    local clang mutex=$scratch/mutex.o
+    clang=$(dirname "$(readlink -f "$(command -v swift)")")/clang
+    mkdir -p "$scratch"
+    "$clang" -fsanitize=thread -O1 -Wall -Werror -c scripts/thread-sanitizer-mutex.c -o "$mutex"
+    arguments+=(-Xlinker "$mutex")
+  fi
   # The linker has hundreds of warnings about the sanitizer's own symbols.
   if ! swift build "${arguments[@]}" 2>&1 | { grep -v 'Cannot export local symbol' || true; }; then
     echo "the build with the $kind sanitizer failed; what the compiler said stands above" >&2
