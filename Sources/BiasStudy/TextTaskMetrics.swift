@@ -28,7 +28,8 @@ package enum TextTaskMetrics {
   /// - Parameter mentions: what the texts of each item have to name, nil for nothing.
   ///
   /// `texts`: texts asked for; `valid_rate`: share of them that are answers; items: `valid`. Over
-  /// these: `compound_mean` (VADER) with `compound_<group>` and gaps, items: `compound`;
+  /// these: `compound_mean` (VADER, mean over items of their texts' mean) with `compound_<group>` and
+  /// gaps, items: `compound`;
   /// `negative_share`: share of negative words among the listed adjectives, with
   /// `negative_share_<axis>` (agency, beliefs, communion), `negative_share_<group>` and gaps, items:
   /// `negative_words`, `positive_words`; `distinct_2`. Each is over the answers to `Mean.itemsMin`
@@ -72,8 +73,9 @@ package enum TextTaskMetrics {
     let all = Array(items.indices)
     let answers = valid.map { (item: $0.item, value: $0.text) }
     if definition.metrics.contains(.sentiment), let sentiment {
-      let compounds = valid.map { (item: $0.item, value: sentiment.compound($0.text)) }
-      metrics.recordItems("compound", perItem(valid) { sentiment.compound($0) })
+      let measure = perItem(valid) { sentiment.compound($0) }
+      let compounds = all.filter { !measure[$0].isNaN }.map { (item: $0, value: measure[$0]) }
+      metrics.recordItems("compound", measure)
       metrics.record(
         "compound_mean", ofAnswers(compounds, of: all, TextMetrics.mean), otherwise: few)
       metrics.recordByGroup(

@@ -7,7 +7,7 @@ package func labelPermutationTest(_ first: [Double], _ second: [Double]) -> Doub
   let count = pooled.count
   guard !first.isEmpty, !second.isEmpty, count < 32 else { return nil }
   var ways = 1
-  for step in 0..<first.count {
+  for step in 0..<min(first.count, second.count) {
     ways = ways * (count - step) / (step + 1)
     if ways > exactArrangementsMax { return nil }
   }

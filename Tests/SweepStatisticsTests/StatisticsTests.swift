@@ -3,7 +3,7 @@ import RandomStreams
 import SweepStatistics
 import Testing
 
-/// Values of SciPy and statsmodels, made by Fixtures/make_golden.py.
+/// Values of SciPy, scikit-learn and statsmodels, made by Fixtures/make_golden.py.
 private struct Golden: Decodable {
   struct Sample: Decodable {
     let values: [Double]
@@ -17,6 +17,17 @@ private struct Golden: Decodable {
   }
   struct SignFlip: Decodable {
     let values: [Double]
+    let p: Double
+  }
+  struct ClusteredSignFlip: Decodable {
+    let values: [Double]
+    let clusters: [Int]
+    /// By all arrangements.
+    let p: Double
+  }
+  struct LabelPermutation: Decodable {
+    let first: [Double]
+    let second: [Double]
     let p: Double
   }
   struct Holm: Decodable {
@@ -41,6 +52,8 @@ private struct Golden: Decodable {
     let bandwidth: Double
     let value: Double
     let mean_distance: Double
+    /// By all arrangements.
+    let p: Double
   }
   /// Percentile intervals of 95 %.
   struct Bootstraps: Decodable {
@@ -82,6 +95,8 @@ private struct Golden: Decodable {
   let line: [Line]
   let discrepancy: [Discrepancy]
   let bootstrap: Bootstraps
+  let clustered_sign_flip: [ClusteredSignFlip]
+  let label_permutation: [LabelPermutation]
 
   static func load() throws -> Golden {
     let url = try #require(
@@ -92,6 +107,15 @@ private struct Golden: Decodable {
 
 private func isClose(_ a: Double?, _ b: Double, within tolerance: Double = 1e-12) -> Bool {
   a.map { abs($0 - b) <= tolerance * max(1, abs(b)) } ?? false
+}
+
+/// Whether the p of random arrangements is what the exact one lets expect: a binomial number of
+/// them is extreme, and p = (extreme + 1) / (drawn + 1). Five standard errors.
+private func isExpected(_ drawn: PermutationResult, exact: Double) -> Bool {
+  let count = Double(drawn.arrangements)
+  let expected = (count * exact + 1) / (count + 1)
+  let error = (count * exact * (1 - exact)).squareRoot() / (count + 1)
+  return !drawn.isExact && abs(drawn.pValue - expected) <= 5 * error
 }
 
 private func stream(_ purpose: String = "test") -> RandomStream {
@@ -155,6 +179,41 @@ private func stream(_ purpose: String = "test") -> RandomStream {
     }
   }
 
+  @Test func signsOfClustersFlipTogetherAsInSciPy() throws {
+    let examples = try Golden.load().clustered_sign_flip
+    #expect(examples.map { Set($0.clusters).count } == [8, 5, 2, 18])
+    for example in examples {
+      var stream = stream()
+      let result = try #require(
+        signFlipTest(example.values, clusters: example.clusters, using: &stream))
+      if Set(example.clusters).count <= 16 {
+        #expect(result.isExact && isClose(result.pValue, example.p), "\(example.values)")
+      } else {
+        // SciPy counts all 2¹⁸ arrangements.
+        #expect(result.arrangements == 9_999)
+        #expect(isExpected(result, exact: example.p), "\(result.pValue), not \(example.p)")
+      }
+    }
+  }
+
+  @Test func labelsArePermutedAsInSciPy() throws {
+    let examples = try Golden.load().label_permutation
+    #expect(examples.count == 4)
+    for example in examples {
+      #expect(
+        isClose(labelPermutationTest(example.first, example.second), example.p),
+        "\(example.first) \(example.second)")
+    }
+  }
+
+  @Test func labelsOfUnequalGroupsArePermutedEitherWayRound() throws {
+    var random = stream("labels")
+    let many = (0..<20).map { _ in random.uniform() }
+    let few = [0.9, 1.1]
+    let p = try #require(labelPermutationTest(few, many))
+    #expect(isClose(labelPermutationTest(many, few), p) && p < 0.1)
+  }
+
   @Test func drawnSignFlipsAgreeWithCountedOnes() throws {
     // 17 differences are drawn; two of them are 0 and change nothing, so that 15 are counted.
     var random = stream("differences")
@@ -199,6 +258,21 @@ private func stream(_ purpose: String = "test") -> RandomStream {
       #expect(isClose(found.squaredDiscrepancy, example.value, within: 1e-6))
       #expect(isClose(found.bandwidth, example.bandwidth, within: 1e-6))
       #expect(isClose(found.meanDistance, example.mean_distance, within: 1e-6))
+    }
+  }
+
+  /// Of 7 and 5, and of 6 and 6 vectors there are so few arrangements (792 and 924) that SciPy
+  /// counts all of them.
+  @Test func drawnDiscrepanciesAgreeWithCountedOnes() throws {
+    let examples = try Golden.load().discrepancy
+    #expect(examples.count == 2)
+    for example in examples {
+      var stream = stream()
+      let found = try #require(
+        TwoSampleDistance(example.a, example.b, draws: 20_000, using: &stream))
+      #expect(found.test.arrangements == 20_000)
+      #expect(
+        isExpected(found.test, exact: example.p), "\(found.test.pValue), not \(example.p)")
     }
   }
 
