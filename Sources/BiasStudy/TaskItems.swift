@@ -52,7 +52,7 @@ package struct TaskItems: Sendable {
   package let definition: TaskDefinition
   package let training: [TaskRecord]
   package let test: [TaskRecord]
-  private let file: String
+  let file: String
   private let prompt: TaskTemplate
   private let formFields: [[(field: String, template: TaskTemplate)]]
 
@@ -64,48 +64,68 @@ package struct TaskItems: Sendable {
   package init(
     definition: TaskDefinition, records: [TaskRecord], file: String
   ) throws(StudyError) {
+    var training: [TaskRecord] = []
+    var test: [TaskRecord] = []
+    var splits: [String: Bool] = [:]
+    for record in records {
+      if try Self.isTest(record, definition, file: file, splits: &splits) {
+        test.append(record)
+      } else {
+        training.append(record)
+      }
+    }
+    self.init(definition: definition, training: training, test: test, file: file)
+  }
+
+  /// Records that are cut into splits already.
+  init(
+    definition: TaskDefinition, training: [TaskRecord], test: [TaskRecord], file: String
+  ) {
     self.definition = definition
+    self.training = training
+    self.test = test
     self.file = file
     prompt = TaskTemplate(definition.prompt)
     formFields = definition.forms.map { form in
       form.fields.sorted { $0.key < $1.key }.map { ($0.key, TaskTemplate($0.value)) }
     }
-    var training: [TaskRecord] = []
-    var test: [TaskRecord] = []
-    var splits: [String: Bool] = [:]
-    for record in records {
-      func malformed(_ problem: String) -> StudyError {
-        .malformed(file: file, line: record.line, problem: problem)
-      }
-      let data = definition.data
-      guard let cluster = record.text(data.cluster) else {
-        throw malformed(Self.noField(data.cluster, "`data.cluster`", record))
-      }
-      let isTest: Bool
-      if let field = data.splitField {
-        switch record.text(field) {
-        case "test": isTest = true
-        case "training", "train": isTest = false
-        case let other:
-          throw malformed(
-            "the split in the field \"\(field)\" is \(other.map { "\"\($0)\"" } ?? "missing"); "
-              + "expected training or test")
-        }
-        if splits.updateValue(isTest, forKey: cluster) ?? isTest != isTest {
-          throw malformed(
-            "the cluster \"\(cluster)\" stands in both splits, so that test items would be known "
-              + "from training; put all its items into one, or leave `data.split` out")
-        }
-      } else {
-        isTest = StudyGenerator.seed(["task-split", definition.id, cluster]) & 1 == 1
-      }
-      if isTest { test.append(record) } else { training.append(record) }
-    }
-    self.training = training
-    self.test = test
   }
 
-  private static func noField(_ field: String, _ place: String, _ record: TaskRecord) -> String {
+  /// Whether a record is for testing.
+  ///
+  /// - Parameter splits: the same for the clusters of the records before it; its own is added.
+  static func isTest(
+    _ record: TaskRecord, _ definition: TaskDefinition, file: String,
+    splits: inout [String: Bool]
+  ) throws(StudyError) -> Bool {
+    func malformed(_ problem: String) -> StudyError {
+      .malformed(file: file, line: record.line, problem: problem)
+    }
+    let data = definition.data
+    guard let cluster = record.text(data.cluster) else {
+      throw malformed(noField(data.cluster, "`data.cluster`", record))
+    }
+    guard let field = data.splitField else {
+      return StudyGenerator.seed(["task-split", definition.id, cluster]) & 1 == 1
+    }
+    let isTest: Bool
+    switch record.text(field) {
+    case "test": isTest = true
+    case "training", "train": isTest = false
+    case let other:
+      throw malformed(
+        "the split in the field \"\(field)\" is \(other.map { "\"\($0)\"" } ?? "missing"); "
+          + "expected training or test")
+    }
+    if splits.updateValue(isTest, forKey: cluster) ?? isTest != isTest {
+      throw malformed(
+        "the cluster \"\(cluster)\" stands in both splits, so that test items would be known "
+          + "from training; put all its items into one, or leave `data.split` out")
+    }
+    return isTest
+  }
+
+  static func noField(_ field: String, _ place: String, _ record: TaskRecord) -> String {
     "no text in the field \"\(field)\", which \(place) names; the record has "
       + record.fields.keys.sorted().joined(separator: ", ")
   }
@@ -174,7 +194,7 @@ package struct TaskItems: Sendable {
     return examples
   }
 
-  private func answer(_ form: TaskItem.Form, _ record: TaskRecord) throws(StudyError) -> String {
+  func answer(_ form: TaskItem.Form, _ record: TaskRecord) throws(StudyError) -> String {
     if definition.kind != .text, let gold = form.gold { return Prompts.label(form.choices[gold]) }
     guard let label = definition.answers.label, let text = form.text(label) else {
       throw .malformed(
@@ -204,7 +224,7 @@ package struct TaskItems: Sendable {
 
   // MARK: Items in words
 
-  private func item(
+  func item(
     _ record: TaskRecord, index: Int, cluster: Int
   ) throws(StudyError) -> TaskItem {
     var forms: [TaskItem.Form] = []
@@ -273,8 +293,12 @@ package struct TaskItems: Sendable {
     case .text: return nil
     case .number:
       let field = answers.truth ?? ""
-      guard let text = record.text(field), let truth = Double(text), truth > 0, truth.isFinite
-      else { throw malformed("the field \"\(field)\" holds no number above 0") }
+      guard let text = record.text(field) else {
+        throw malformed(Self.noField(field, "`answers.truth`", record))
+      }
+      guard let truth = Double(text), truth > 0, truth.isFinite else {
+        throw malformed("\"\(text)\" in the field \"\(field)\" is no number above 0")
+      }
       return NumberChoices(choices).nearest(to: truth)
     case .classification, .survey, .selection:
       guard let field = answers.label, let label = record.text(field) else {
@@ -284,7 +308,7 @@ package struct TaskItems: Sendable {
       guard let index = choices.firstIndex(of: label) else {
         throw malformed(
           "the label \"\(label)\" in the field \"\(field)\" is not among the choices "
-            + choices.joined(separator: ", "))
+            + choices.joined(separator: ", ") + label.spellingHint(among: choices))
       }
       return index
     }

@@ -38,8 +38,13 @@ package struct TaskLibrary {
   /// - Parameters:
   ///   - directory: the user's directory. A task with the id of a built-in one replaces it.
   ///   - store: the data directory.
+  ///   - check: what is wrong with a task's names and data, which are in the data directory by then;
+  ///     the document is its file.
   /// - Throws: `InvalidTaskFile` with every problem of a file; `TaskLibraryError`.
-  package init(directory: String, store: String) throws {
+  package init(
+    directory: String, store: String,
+    check: (_ definition: TaskDefinition, _ document: SpecNode) -> [SpecProblem] = { _, _ in [] }
+  ) throws {
     let files = FileManager.default
     var isDirectory: ObjCBool = false
     guard files.fileExists(atPath: directory, isDirectory: &isDirectory), isDirectory.boolValue
@@ -57,11 +62,13 @@ package struct TaskLibrary {
     for name in names {
       let path = "\(directory)/\(name)"
       let bytes = try Self.contents(of: path, limit: Self.taskFileBytesMax)
-      let definition = try TaskDefinition(yaml: String(decoding: bytes, as: UTF8.self), file: path)
-      {
+      let document = try SpecNode(taskFile: String(decoding: bytes, as: UTF8.self), name: path)
+      let definition = try TaskDefinition(document: document, file: path) {
         relative throws(SpecProblem) in
         try Self.stored(relative, directory: directory, store: store)
       }
+      let problems = check(definition, document)
+      guard problems.isEmpty else { throw InvalidTaskFile(file: path, problems: problems) }
       if let first = origins.updateValue(path, forKey: definition.id) {
         throw TaskLibraryError.sameID(id: definition.id, first: first, second: path)
       }
@@ -128,13 +135,19 @@ extension TaskDefinition {
         message: "names the file \(path), but a task that stands alone has no files")
     }
   ) throws {
-    let document: SpecNode
+    try self.init(
+      document: SpecNode(taskFile: text, name: file), file: file, resolve: resolve)
+  }
+}
+
+extension SpecNode {
+  /// - Throws: `InvalidTaskFile` for what is no YAML.
+  fileprivate init(taskFile text: String, name: String) throws {
     do {
-      document = try SpecNode(yaml: text)
+      try self.init(yaml: text)
     } catch let error as InvalidSpec {
-      throw InvalidTaskFile(file: file, problems: error.problems)
+      throw InvalidTaskFile(file: name, problems: error.problems)
     }
-    try self.init(document: document, file: file, resolve: resolve)
   }
 }
 

@@ -72,10 +72,10 @@ struct SpecDecoder {
   mutating func finish() {
     for entry in entries where !asked.contains(entry.key) {
       let near = asked.min {
-        (editDistance($0, entry.key), $0) < (editDistance($1, entry.key), $1)
+        ($0.editDistance(to: entry.key), $0) < ($1.editDistance(to: entry.key), $1)
       }
       let hint =
-        if let near, editDistance(near, entry.key) <= 3 { "; did you mean \"\(near)\"?" } else {
+        if let near, near.editDistance(to: entry.key) <= 3 { "; did you mean \"\(near)\"?" } else {
           "; known keys here: \(asked.sorted().joined(separator: ", "))"
         }
       problems.append(
@@ -273,20 +273,4 @@ struct SpecDecoder {
     }
     return values
   }
-}
-
-/// Levenshtein distance, for hints about misspelt keys.
-private func editDistance(_ left: String, _ right: String) -> Int {
-  let right = Array(right.utf8)
-  var row = Array(0...right.count)
-  for (i, a) in left.utf8.enumerated() {
-    var diagonal = row[0]
-    row[0] = i + 1
-    for (j, b) in right.enumerated() {
-      let substituted = diagonal + (a == b ? 0 : 1)
-      diagonal = row[j + 1]
-      row[j + 1] = min(substituted, diagonal + 1, row[j] + 1)
-    }
-  }
-  return row[right.count]
 }

@@ -63,6 +63,9 @@ struct TaskSelection: ParsableArguments {
   /// - Throws: `InvalidTaskFile`, `TaskLibraryError`.
   func catalogue() throws -> TaskCatalogue {
     guard let tasks else { return .builtIn }
-    return try TaskLibrary(directory: tasks, store: Cache.directory("data")).catalogue
+    let store = Cache.directory("data")
+    return try TaskLibrary(directory: tasks, store: store) {
+      TaskCheck.problems(of: $0, document: $1, store: DatasetStore(directory: store))
+    }.catalogue
   }
 }
