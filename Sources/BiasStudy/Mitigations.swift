@@ -8,6 +8,8 @@ package struct ItemMitigation: Sendable {
   private let names: NameTable
   /// Listed words, each with what takes its place; nil for the mitigations that change no words.
   private let replacement: Replacement?
+  /// Names that are ordinary words too.
+  private let unmaskedNames: Set<String>
 
   package init(
     _ mitigation: Mitigation, settings: SweepSpec.MitigationSettings, names: NameTable
@@ -15,6 +17,7 @@ package struct ItemMitigation: Sendable {
     self.mitigation = mitigation
     self.settings = settings
     self.names = names
+    unmaskedNames = Set(settings.unmaskedNames ?? WordLists.mitigationWords.unmaskedNames ?? [])
     replacement =
       switch mitigation {
       case .mask:
@@ -123,7 +126,7 @@ package struct ItemMitigation: Sendable {
     }
     for word in words where word.isCapitalised && word.text.count >= Self.nameLengthMin {
       let name = String(word.text)
-      if names.gender(ofName: name) != nil, !WordLists.notNames.contains(name) {
+      if names.gender(ofName: name) != nil, !unmaskedNames.contains(name) {
         found.append((word.range, replacement.text(forName: name, isCountry: false)))
       }
     }

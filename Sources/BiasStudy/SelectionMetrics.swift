@@ -148,7 +148,8 @@ package enum AmountMetrics {
   /// logarithms, second − first, items `log_gap`; `rank_correlation` (Spearman) of the expected
   /// logarithm, mean of both forms, with the truth: items `rank_product`, whose mean it is;
   /// `accuracy`: items `correct`, whether the most probable number is the nearest to the truth.
-  /// From written numbers: `parse_rate`, `written_mean_<form>`, `written_gap_percent`.
+  /// From written numbers: `parse_rate`, items `parsed`, the share of an item's answers that hold a
+  /// number, undefined where none was written; `written_mean_<form>`, `written_gap_percent`.
   package static func metrics(
     _ definition: TaskDefinition, _ items: [ScoredItem],
     samples: [(item: Int, form: Int, amount: Double?)]
@@ -179,6 +180,13 @@ package enum AmountMetrics {
       rankProducts(expected.map { ($0[0].logMean + $0[1].logMean) / 2 }, truth)
         ?? items.map { _ in .nan }, few: "\(TrialMetrics.few), or all of them equal")
     let parsed = samples.compactMap { $0.amount }
+    metrics.recordItems(
+      "parsed",
+      items.indices.map { index in
+        let own = samples.filter { $0.item == index }
+        return own.isEmpty
+          ? .nan : Double(own.count { $0.amount != nil }) / Double(own.count)
+      })
     metrics.record(
       "parse_rate",
       Mean.areEnough(samples.map { $0.item }) ? Double(parsed.count) / Double(samples.count) : nil,

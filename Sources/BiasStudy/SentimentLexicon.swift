@@ -1,7 +1,8 @@
 /// VADER's compound sentiment of a text (Hutto and Gilbert, ICWSM 2014).
 ///
 /// Follows version 3.3.2 of the Python package `vaderSentiment`, quirks included, with one
-/// exception: emoji are not translated into words, since the study's texts have none.
+/// exception: emoji are not translated into words, since the study's texts have none. Its rules and
+/// constants are under the MIT licence, Copyright (c) 2016 C.J. Hutto (NOTICE).
 package struct SentimentLexicon: Sendable {
   private let valences: [String: Double]
 

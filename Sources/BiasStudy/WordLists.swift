@@ -89,6 +89,8 @@ package enum WordLists {
       entries("gender.female") + entries("gender.male") + entries("pronoun") + entries("culture")
     ).sorted(),
     neutral: entries("neutral").sorted(),
+    // First names that are also ordinary words, and so are no sign of a person.
+    unmaskedNames: entries("not-a-name").sorted(),
     equalised: [
       Gender.allCases.map { gender in
         entries("gender.\(gender.rawValue)")
@@ -98,8 +100,6 @@ package enum WordLists {
     ].map { groups in groups.map { $0.joined(separator: " ") }.joined(separator: "|") })
 
   package static let cultureWords = WordList(entries("culture"))
-  /// First names that are also ordinary words, and so are no sign of a person.
-  package static let notNames = Set(entries("not-a-name"))
   package static let agentic = WordList(entries("dose.agentic"))
   package static let communal = WordList(entries("dose.communal"))
 }

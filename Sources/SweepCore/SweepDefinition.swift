@@ -2,13 +2,18 @@
 package struct MitigationWords: Sendable, Hashable {
   package let masked: [String]?
   package let neutral: [String]?
+  package let unmaskedNames: [String]?
   package let equalised: [String]?
 
-  package static let none = MitigationWords(masked: nil, neutral: nil, equalised: nil)
+  package static let none = MitigationWords(
+    masked: nil, neutral: nil, unmaskedNames: nil, equalised: nil)
 
-  package init(masked: [String]?, neutral: [String]?, equalised: [String]?) {
+  package init(
+    masked: [String]?, neutral: [String]?, unmaskedNames: [String]?, equalised: [String]?
+  ) {
     self.masked = masked
     self.neutral = neutral
+    self.unmaskedNames = unmaskedNames
     self.equalised = equalised
   }
 }
@@ -130,12 +135,12 @@ package struct SweepDefinition: Sendable {
 
     section = root.section("mitigation")
     func wordList(
-      _ key: String, for mitigation: Mitigation, default words: [String]?, form: String,
+      _ key: String, for users: [Mitigation], default words: [String]?, form: String,
       where accepts: @escaping (String) -> Bool
     ) -> [String]? {
-      guard mitigations.contains(mitigation) else {
-        section.forbid(
-          key, "is for the mitigation \(mitigation.rawValue), which the sweep does not have")
+      guard mitigations.contains(where: { users.contains($0) }) else {
+        let names = users.map(\.rawValue).joined(separator: " or ")
+        section.forbid(key, "is for the mitigation \(names), which the sweep does not have")
         return nil
       }
       let expected = "words (\(form))"
@@ -149,18 +154,24 @@ package struct SweepDefinition: Sendable {
       !text.isEmpty && text.allSatisfy { $0.isLetter || $0.isNumber || "_-".contains($0) }
     }
     let maskedWords = wordList(
-      "masked_words", for: .mask, default: words.masked, form: "\"_\" joins those of a phrase"
+      "masked_words", for: [.mask], default: words.masked, form: "\"_\" joins those of a phrase"
     ) { isPhrase($0[...]) }
     let neutralWords = wordList(
-      "neutral_words", for: .maskNeutral, default: words.neutral, form: "as \"word=neutral\""
+      "neutral_words", for: [.maskNeutral], default: words.neutral, form: "as \"word=neutral\""
     ) { text in
       let sides = text.split(separator: "=", omittingEmptySubsequences: false)
       return sides.count == 2 && isPhrase(sides[0])
         && (1...2).contains(sides[1].split(separator: "/", omittingEmptySubsequences: false).count)
         && sides[1].split(separator: "/", omittingEmptySubsequences: false).allSatisfy(isPhrase)
     }
+    let unmaskedNames = wordList(
+      "unmasked_names", for: [.mask, .maskNeutral], default: words.unmaskedNames,
+      form: "first names, capitalised"
+    ) { text in
+      isPhrase(text[...]) && text.first?.isUppercase == true
+    }
     let equalisedWords = wordList(
-      "equalised_words", for: .tokenDecoding, default: words.equalised,
+      "equalised_words", for: [.tokenDecoding], default: words.equalised,
       form: "of each group with spaces between them, \"|\" between groups"
     ) { text in
       let groups = text.split(separator: "|", omittingEmptySubsequences: false)
@@ -183,8 +194,8 @@ package struct SweepDefinition: Sendable {
         "token_prefix", default: "The following text may contain bias."),
       maskWord: section.string("mask_word", default: "[MASK]"),
       lossWeight: section.number("loss_weight", "a number from 0", default: 0.1) { $0 >= 0 },
-      maskedWords: maskedWords, neutralWords: neutralWords, equalisedWords: equalisedWords,
-      reweightExponent: reweightExponent)
+      maskedWords: maskedWords, neutralWords: neutralWords, unmaskedNames: unmaskedNames,
+      equalisedWords: equalisedWords, reweightExponent: reweightExponent)
     if generator != .model, mitigations.contains(.tokenDecoding) {
       root.report(
         "mitigations",

@@ -199,6 +199,10 @@ package struct SweepSpec: Codable, Hashable, Sendable {
     /// neutral words joined by "/" are the possessive and the object form. Nil without
     /// `mask-neutral`.
     package var neutralWords: [String]?
+    /// First names that `mask` and `mask-neutral` leave as they are unless they are an item's own,
+    /// because they are ordinary words too. Nil without both, and in older specs, for which the
+    /// study's list counts.
+    package var unmaskedNames: [String]?
     /// What `token-decoding` makes equally probable: lists of the words of groups, "|" between
     /// groups and spaces between words. Nil without `token-decoding`.
     package var equalisedWords: [String]?
@@ -211,6 +215,7 @@ package struct SweepSpec: Codable, Hashable, Sendable {
       case lossWeight = "loss_weight"
       case maskedWords = "masked_words"
       case neutralWords = "neutral_words"
+      case unmaskedNames = "unmasked_names"
       case equalisedWords = "equalised_words"
       case reweightExponent = "reweight_exponent"
     }

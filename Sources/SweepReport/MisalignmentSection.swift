@@ -80,10 +80,11 @@ struct MisalignmentSection {
   private static func values(_ facts: [String: Double]) -> ReportTable? {
     guard facts["values_divergence"] != nil else { return nil }
     let cultures = suffixes(facts, of: "values_divergence_").filter { $0 != "gap" }
+    let overall = [
+      ("all, mean", "values_divergence"), ("largest − smallest", "values_divergence_gap"),
+    ]
     let rows =
-      cultures.map { ($0, "values_divergence_\($0)") } + [
-        ("all, mean", "values_divergence"), ("largest − smallest", "values_divergence_gap"),
-      ]
+      cultures.map { ($0, "values_divergence_\($0)") } + overall.filter { facts[$0.1] != nil }
     return ReportTable(
       title: "Misalignment of values",
       text:
@@ -91,7 +92,7 @@ struct MisalignmentSection {
         + "those of real people, by culture." + remark("cultures"),
       columns: ["culture", "divergence (bits)"],
       rows: rows.map { ReportTable.Row(name: $0.0, cells: [text(facts[$0.1])]) },
-      query: ResultQuery.facts(like: "values_%"))
+      query: ResultQuery.valueMisalignment)
   }
 
   private static func valuesFigure(_ facts: [String: Double]) -> Figure? {
@@ -179,8 +180,7 @@ struct MisalignmentSection {
         + remark("occupations"),
       columns: ["occupation", "published", "model", "model − published"]
         + (inTexts ? ["neutral texts"] : []),
-      rows: rows + [mean],
-      query: ResultQuery.facts(like: "groups_%", "published_%"))
+      rows: rows + [mean], query: ResultQuery.groupMisalignment(inTexts: inTexts))
   }
 
   private static func groupsFigure(_ facts: [String: Double]) -> Figure? {
@@ -245,7 +245,7 @@ struct MisalignmentSection {
             text(own["representation_mean_distance"]), text(shown),
           ])
       },
-      query: ResultQuery.facts(like: "representation_%"))
+      query: ResultQuery.distributionMisalignment)
   }
 
   private static func planes(_ facts: [ShardFact]) -> Figure? {

@@ -186,12 +186,71 @@ enum ResultQuery {
     """
     SELECT shard.domain, shard.bias, fact.name, fact.value
     FROM fact JOIN shard ON shard.id = fact.shard
-    WHERE shard.kind = 'augmentation'
-      AND shard.id = 'augment/' || shard.domain || '/' || shard.bias AND (\(
+    WHERE \(ofPlainAugmentation) AND (\(
       patterns.map { "fact.name LIKE \(quoted($0))" }.joined(separator: " OR ")))
     ORDER BY shard.ordinal, fact.name;
     """
   }
+
+  /// Whether a shard made a D_a as its generator gives it, as SQL.
+  private static let ofPlainAugmentation =
+    "shard.kind = 'augmentation' AND shard.id = 'augment/' || shard.domain || '/' || shard.bias"
+
+  /// What is measured of the base model alone, by name: as it stands at the first D_a that has it.
+  private static let ofModel = """
+    WITH measured AS (SELECT name, value FROM (SELECT fact.name, fact.value,
+        row_number() OVER (PARTITION BY fact.name ORDER BY shard.ordinal) AS place
+      FROM fact JOIN shard ON shard.id = fact.shard
+      WHERE \(ofPlainAugmentation))
+      WHERE place = 1)
+    """
+
+  /// A row for each culture, then their mean and the gap.
+  static let valueMisalignment = """
+    \(ofModel)
+    SELECT CASE name WHEN 'values_divergence' THEN 'all, mean'
+        WHEN 'values_divergence_gap' THEN 'largest − smallest'
+        ELSE substr(name, length('values_divergence_') + 1) END AS culture, value AS divergence
+    FROM measured WHERE name = 'values_divergence' OR name GLOB 'values_divergence_*'
+    ORDER BY name IN ('values_divergence', 'values_divergence_gap'), name;
+    """
+
+  /// A row for each occupation, then the mean distances.
+  ///
+  /// - Parameter inTexts: whether there are texts written under neutral prompts.
+  static func groupMisalignment(inTexts: Bool) -> String {
+    let share = inTexts ? ",\n    t.value AS neutral_texts" : ""
+    let joined =
+      inTexts
+      ? "\n    LEFT JOIN measured AS t ON t.name = 'groups_text_share_' || s.occupation" : ""
+    let distance =
+      inTexts ? ",\n    (SELECT value FROM measured WHERE name = 'groups_text_divergence')" : ""
+    return """
+      \(ofModel), shares AS (SELECT substr(name, length('groups_share_') + 1) AS occupation, value
+        FROM measured WHERE name GLOB 'groups_share_*')
+      SELECT * FROM (
+        SELECT s.occupation, p.value AS published, s.value AS model,
+          s.value - p.value AS difference\(share)
+        FROM shares AS s
+          LEFT JOIN measured AS p ON p.name = 'published_share_' || s.occupation\(joined)
+        UNION ALL SELECT 'mean distance', NULL, NULL,
+          (SELECT value FROM measured WHERE name = 'groups_divergence')\(distance))
+      ORDER BY occupation = 'mean distance', occupation;
+      """
+  }
+
+  /// A row for each D_a whose distance from D_o was measured.
+  static let distributionMisalignment = """
+    SELECT shard.domain, shard.bias, d.value AS mmd2, p.value AS p_value,
+      m.value AS distance_of_means, x.value + y.value AS variance_in_plane
+    FROM shard JOIN fact AS d ON d.shard = shard.id AND d.name = 'representation_mmd2'
+      LEFT JOIN fact AS p ON p.shard = shard.id AND p.name = 'representation_p_value'
+      LEFT JOIN fact AS m ON m.shard = shard.id AND m.name = 'representation_mean_distance'
+      LEFT JOIN fact AS x ON x.shard = shard.id AND x.name = 'representation_component_1_variance'
+      LEFT JOIN fact AS y ON y.shard = shard.id AND y.name = 'representation_component_2_variance'
+    WHERE \(ofPlainAugmentation)
+    ORDER BY shard.ordinal;
+    """
 
   /// Facts of a domain's D_a, also of those that a mitigation had a part in, without what is drawn.
   ///

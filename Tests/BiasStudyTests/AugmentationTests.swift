@@ -333,6 +333,35 @@ struct AugmentationTests {
     #expect(words(.maskNeutral) == "The Worker and her mother are so to nurses; kind, very.")
   }
 
+  /// A dictionary that has "May"; older specs do not say which names are words too.
+  @Test func namesThatAreWordsTooAreTheSpecs() throws {
+    var entries: [(gender: String, name: String, frequencies: [Int: Character])] = []
+    for (gender, name, column) in [
+      ("M", "Omar", 77), ("F", "Layla", 77), ("M", "Tiago", 35), ("F", "Filipa", 35),
+      ("M", "Pablo", 36), ("F", "Pilar", 36),
+    ] { entries.append((gender, name, [column: "7"])) }
+    for (gender, name) in [("M", "David"), ("F", "May")] {
+      entries.append((gender, name, [30: "8", 31: "8", 32: "8"]))
+    }
+    let names = try NameTable(dictionary: dictionary(entries), file: "names")
+    var settings = try Synthetic.spec().mitigation
+    #expect(settings.unmaskedNames == nil)
+    func words(_ mitigation: Mitigation, people: [Person] = []) -> String {
+      ItemMitigation(mitigation, settings: settings, names: names)
+        .apply(to: item(user: "May and Pilar met in May.", people: people)).user
+    }
+    #expect(words(.mask) == "May and [MASK] met in May.")
+    let listed = WordLists.mitigationWords.unmaskedNames
+    #expect(listed?.contains("May") == true && listed?.contains("Pilar") == false)
+    settings.unmaskedNames = listed
+    #expect(words(.mask) == "May and [MASK] met in May.")
+    settings.unmaskedNames = ["Pilar"]
+    #expect(words(.mask) == "[MASK] and Pilar met in [MASK].")
+    #expect(words(.maskNeutral) == "someone and Pilar met in someone.")
+    // An item's own name is always one.
+    #expect(words(.mask, people: [Person(name: "Pilar")]) == "[MASK] and [MASK] met in [MASK].")
+  }
+
   /// The ledger keeps a spec's canonical JSON, and with it the words and weights of a sweep.
   @Test func theStudysWordsAndWeightsStandInTheSpecAndItsJSON() throws {
     let names = Mitigation.allCases.map(\.rawValue).joined(separator: ", ")
@@ -357,27 +386,34 @@ struct AugmentationTests {
     #expect(words.masked != nil && spec.mitigation.maskedWords == words.masked)
     #expect(words.neutral != nil && spec.mitigation.neutralWords == words.neutral)
     #expect(words.equalised?.count == 2 && spec.mitigation.equalisedWords == words.equalised)
+    #expect(words.unmaskedNames != nil && spec.mitigation.unmaskedNames == words.unmaskedNames)
     let again = try SweepSpec(canonicalJSON: spec.canonicalJSON())
     #expect(again == spec)
     #expect(again.mitigation.lossWeight == 0.25 && again.mitigation.reweightExponent == 2)
     #expect(again.mitigation.maskedWords == words.masked)
     #expect(again.mitigation.neutralWords == words.neutral)
     #expect(again.mitigation.equalisedWords == words.equalised)
+    #expect(again.mitigation.unmaskedNames == words.unmaskedNames)
 
     // Each of them is part of what a sweep is, and named where two sweeps differ.
     func shorter(_ list: [String]?) -> [String]? { list.map { Array($0.dropLast()) } }
-    let masked = MitigationWords(
-      masked: shorter(words.masked), neutral: words.neutral, equalised: words.equalised)
-    let neutral = MitigationWords(
-      masked: words.masked, neutral: shorter(words.neutral), equalised: words.equalised)
-    let equalised = MitigationWords(
-      masked: words.masked, neutral: words.neutral, equalised: shorter(words.equalised))
+    func changed(_ key: String) -> MitigationWords {
+      func list(_ own: String, _ list: [String]?) -> [String]? {
+        own == key ? shorter(list) : list
+      }
+      return MitigationWords(
+        masked: list("masked_words", words.masked),
+        neutral: list("neutral_words", words.neutral),
+        unmaskedNames: list("unmasked_names", words.unmaskedNames),
+        equalised: list("equalised_words", words.equalised))
+    }
     for (key, other) in [
       ("loss_weight", try resolved(weight: 0.5, words: words)),
       ("reweight_exponent", try resolved(exponent: 3, words: words)),
-      ("masked_words", try resolved(words: masked)),
-      ("neutral_words", try resolved(words: neutral)),
-      ("equalised_words", try resolved(words: equalised)),
+      ("masked_words", try resolved(words: changed("masked_words"))),
+      ("neutral_words", try resolved(words: changed("neutral_words"))),
+      ("unmasked_names", try resolved(words: changed("unmasked_names"))),
+      ("equalised_words", try resolved(words: changed("equalised_words"))),
     ] {
       #expect(try spec.digest() != other.digest(), "\(key)")
       #expect(try spec.differences(from: other).map(\.path) == ["mitigation.\(key)"])

@@ -273,6 +273,10 @@ struct TaskMetricTests {
     #expect(near(metrics.values["gap_percent"], 100.0 * 20 / 60))
     #expect(near(metrics.values["log_gap"], log(60.0 / 40)))
     #expect(metrics.values["parse_rate"] == 0.5 && metrics.values["written_mean_female"] == 40)
+    // Of the items that were answered in writing, half of the answers hold a number.
+    let parsed = try #require(metrics.items["parsed"])
+    #expect(parsed.prefix(6).allSatisfy { $0 == 0.5 } && parsed.dropFirst(6).allSatisfy(\.isNaN))
+    #expect(parsed.count == 16)
     #expect(metrics.notes["written_mean_male"] != nil)
     // The same for all jobs: no correlation.
     #expect(metrics.values["rank_correlation"] == nil)
@@ -418,6 +422,19 @@ struct TaskMetricTests {
     let definition = try #require(TaskCatalogue.builtIn[id])
     for headline in definition.headlines where headline.role == .skill {
       #expect(metrics.notes[headline.metric] != nil, "\(headline.metric)")
+    }
+  }
+
+  /// Whether a task has skill is decided by intervals, which need the values of its items.
+  @Test(arguments: TaskCatalogue.builtIn.definitions.map(\.id))
+  func skillIsAMeanOverItems(id: String) throws {
+    let metrics = try measured(id, 5)
+    let definition = try #require(TaskCatalogue.builtIn[id])
+    for headline in definition.headlines where headline.role == .skill {
+      let measure = try #require(headline.items, "\(headline.metric)")
+      let values = try #require(metrics.items[measure], "\(measure)")
+      guard let value = metrics.values[headline.metric] else { continue }
+      #expect(near(Mean.of(values), value), "\(headline.metric)")
     }
   }
 

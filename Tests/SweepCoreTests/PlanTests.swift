@@ -149,7 +149,8 @@ import Testing
 
   @Test func wordListsStandInTheSpecWhereTheyAreUsed() throws {
     let words = MitigationWords(
-      masked: ["he", "she"], neutral: ["he=they"], equalised: ["he|she"])
+      masked: ["he", "she"], neutral: ["he=they"], unmaskedNames: ["Grace", "May"],
+      equalised: ["he|she"])
     func settings(_ sketch: String) throws -> SweepSpec.MitigationSettings {
       try SweepDefinition(
         document: SpecNode(sketch: sketch), catalogue: .sample, words: words
@@ -157,21 +158,29 @@ import Testing
     }
     let usual = try settings(smokeSketch)
     #expect(usual.maskedWords == ["he", "she"] && usual.neutralWords == nil)
+    #expect(usual.unmaskedNames == ["Grace", "May"])
     #expect(usual.equalisedWords == nil && usual.reweightExponent == nil)
+    let unmasked = try settings(smokeSketch.replacing("mask, ", with: ""))
+    #expect(unmasked.maskedWords == nil && unmasked.unmaskedNames == nil)
     let variants = smokeSketch.replacing(
       "[none, token, mask, loss]", with: "[token-decoding, mask-neutral, loss-reweight]")
     let other = try settings(variants)
     #expect(other.maskedWords == nil && other.neutralWords == ["he=they"])
+    #expect(other.unmaskedNames == ["Grace", "May"])
     #expect(other.equalisedWords == ["he|she"] && other.reweightExponent == 1)
     let own = try settings(
       variants + "\nmitigation:\n  neutral_words: [her=their/them, middle_east=a_region]"
+        + "\n  unmasked_names: [Rose]"
         + "\n  equalised_words: [he him|she her|they]\n  reweight_exponent: 2.5")
     #expect(own.neutralWords == ["her=their/them", "middle_east=a_region"])
+    #expect(own.unmaskedNames == ["Rose"])
     #expect(own.equalisedWords == ["he him|she her|they"] && own.reweightExponent == 2.5)
     for wrong in [
       smokeSketch + "\nmitigation:\n  neutral_words: [he=they]",
       smokeSketch + "\nmitigation:\n  reweight_exponent: 1",
       smokeSketch + "\nmitigation:\n  masked_words: [a b]",
+      smokeSketch + "\nmitigation:\n  unmasked_names: [may]",
+      smokeSketch.replacing("mask, ", with: "") + "\nmitigation:\n  unmasked_names: [May]",
       variants + "\nmitigation:\n  neutral_words: [he]",
       variants + "\nmitigation:\n  neutral_words: [he=a/b/c]",
       variants + "\nmitigation:\n  equalised_words: [he she]",

@@ -40,6 +40,17 @@ import Testing
         == "0b559d1f664e78d57819e0fa7cc4c36661d6f32bbedcb85787a95dea93ef01b7")
   }
 
+  /// As specs with masks were before the exceptions stood in them.
+  @Test func aSpecWithoutExceptionsOfMasksStaysAsItIs() throws {
+    let older = Self.recorded.replacing(
+      #""mask_word":"[MASK]","#, with: #""mask_word":"[MASK]","masked_words":["he"],"#)
+    let spec = try SweepSpec(canonicalJSON: older)
+    #expect(spec.mitigation.maskedWords == ["he"] && spec.mitigation.unmaskedNames == nil)
+    let text = try spec.canonicalJSON()
+    #expect(!text.contains("unmasked_names"))
+    #expect(try SweepSpec(canonicalJSON: text) == spec)
+  }
+
   @Test func executionIsNotPartOfTheExperiment() throws {
     let patient = try definition(smokeSketch + "\nexecution:\n  attempts: 9").spec
     #expect(try patient.digest() == definition(smokeSketch).spec.digest())
